@@ -1,0 +1,102 @@
+"""Tables that read the same in JupyterLab, in an exported HTML page and in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from orchestra_lib.evidence import Evidence, Verdict
+from orchestra_lib.plan import Plan, Verb
+
+# Colours with at least 4.5:1 contrast on the light grounds used here; the word is always there too.
+_VERDICT_COLOURS = {
+    Verdict.PASS: ("#0b6b2e", "#e3f4e8"),
+    Verdict.REHEARSED: ("#0b4f8a", "#e3effa"),
+    Verdict.PLANNED: ("#0b4f8a", "#e3effa"),
+    Verdict.NOTED: ("#555555", "#f0f0f0"),
+    Verdict.FAIL: ("#a11616", "#fbe6e6"),
+    Verdict.MISSING: ("#8a5200", "#fdf0dc"),
+    Verdict.INTERRUPTED: ("#8a5200", "#fdf0dc"),
+}
+_WORST_FIRST = (Verdict.FAIL, Verdict.INTERRUPTED, Verdict.MISSING, Verdict.PASS, Verdict.REHEARSED, Verdict.NOTED)
+_VERB_SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.REPLACE: "±", Verb.DELETE: "-", Verb.KEEP: " "}
+_CELL = "text-align:left;vertical-align:top;padding:3px 10px;white-space:normal;"
+
+
+def badge(verdict: Verdict) -> str:
+    """A verdict as a coloured word, in HTML."""
+    ink, ground = _VERDICT_COLOURS[verdict]
+    return (
+        f'<span style="color:{ink};background:{ground};padding:1px 7px;border-radius:3px;'
+        f'font-weight:600">{verdict.value}</span>'
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of short texts under headings; ``marks`` puts a verdict's colours on the first column, row by row."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    caption: str = ""
+    marks: Sequence[Verdict] = ()
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th style="{_CELL}border-bottom:2px solid #999">{escape(name)}</th>' for name in self.headings)
+        body = "".join(f"<tr>{self._html_cells(index, row)}</tr>" for index, row in enumerate(self.rows))
+        caption = f'<caption style="text-align:left;padding:4px 10px;font-weight:600">{escape(self.caption)}</caption>'
+        return (
+            '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:0">'
+            f"{caption if self.caption else ''}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+    def _html_cells(self, index: int, row: Sequence[object]) -> str:
+        cells = [escape(_text(value)) for value in row]
+        if self.marks:
+            cells[0] = badge(self.marks[index])
+        return "".join(f'<td style="{_CELL}border-bottom:1px solid #ddd">{cell}</td>' for cell in cells)
+
+    def __repr__(self) -> str:
+        rows = [[str(name) for name in self.headings], *([_text(value) for value in row] for row in self.rows)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(self.headings))]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join([*([self.caption] if self.caption else []), lines[0], rule, *lines[1:]])
+
+
+def evidence_table(rows: Sequence[Evidence], caption: str = "") -> Table:
+    """Evidence as a table, worst verdict first, otherwise in the order given."""
+    ordered = sorted(rows, key=lambda row: _WORST_FIRST.index(row.verdict))
+    return Table(
+        ("verdict", "claim", "value", "wanted", "source", "note"),
+        [
+            (row.verdict.value, row.claim, _value(row), str(row.target or ""), row.source.value, row.note)
+            for row in ordered
+        ],
+        caption,
+        [row.verdict for row in ordered],
+    )
+
+
+def plan_table(plan: Plan, caption: str = "") -> Table:
+    """A plan as a table: what is created (+), updated (~), replaced (±), deleted (-) or kept."""
+    return Table(
+        ("", "action", "kind", "name", "detail"),
+        [(_VERB_SIGNS[c.verb], c.verb.value, c.kind, c.name, c.detail) for c in plan.changes],
+        caption,
+    )
+
+
+def _value(row: Evidence) -> str:
+    return f"{_text(row.value)} {row.unit}".strip()
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
