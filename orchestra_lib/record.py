@@ -144,9 +144,7 @@ def load(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise RecordError(
-            f"the record {path} is not a record of this library: {where}: {first['msg']}"
-        ) from error
+        raise RecordError(f"the record {path} is not a record of this library: {where}: {first['msg']}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -165,9 +163,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RecordError(
-            f"{path} cannot be written: {error.strerror}; free space or choose another folder"
-        ) from error
+        raise RecordError(f"{path} cannot be written: {error.strerror}; free space or choose another folder") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -200,9 +196,7 @@ def _operator() -> str:
 
 
 def _host() -> dict[str, str | int]:
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown"
-    )
+    cpu = next((line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown")
     return {
         "name": platform.node(),
         "system": platform.platform(),

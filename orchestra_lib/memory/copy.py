@@ -1,0 +1,220 @@
+"""The bulk copy: COPY BINARY from source to target in parallel key ranges under one exported snapshot.
+
+Each range is one transaction on the target, so a range is there whole or not at all. A copy that was killed is
+repeated from the top: ranges whose checksum already agrees are left alone, the others are emptied and loaded again.
+What proves a range is the data, not a note that says so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError
+from orchestra_lib.memory.checksum import Checksum, image_digest, row_digest
+from orchestra_lib.memory.ranges import KeyRange
+from orchestra_lib.memory.schema import COLUMNS
+from orchestra_lib.memory.source import SourceTable
+
+# Rows are handed to the target in pieces of this size: one call per row costs more than the copy of the bytes.
+_BLOCK_BYTES = 256 * 1024
+_HEADER_BYTES = 19  # signature (11), flags (4) and header extension length (4) of a COPY BINARY stream
+_TRAILER = b"\xff\xff"
+
+
+@dataclass(frozen=True)
+class CopiedRange:
+    """One range after the copy: the checksum of what the source sent, and whether it had to be sent."""
+
+    key_range: KeyRange
+    source: Checksum
+    sent: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CopyResult:
+    """What a copy did. ``rows`` and ``bytes`` count what was sent now, ``rows_kept`` what was already there."""
+
+    snapshot: str
+    lsn: str
+    ranges: tuple[CopiedRange, ...]
+    rows: int
+    rows_kept: int
+    bytes: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rate of the rows that were sent; 0 when none were."""
+        return self.rows / self.seconds if self.rows and self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot that other sessions can import, and the position of the write-ahead log when it was taken."""
+
+    identifier: str
+    lsn: str
+
+
+@contextmanager
+def exported_snapshot(connection: psycopg.Connection) -> Iterator[Snapshot]:
+    """Hold a read-only snapshot open and exported; it ends with the block. The session must be idle meanwhile."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        row = connection.execute("SELECT pg_export_snapshot(), pg_current_wal_lsn()::text").fetchone()
+        if row is None:
+            raise DataError("the source exported no snapshot")
+        yield Snapshot(*row)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@dataclass(frozen=True)
+class CopyJob:
+    """Where a copy reads and writes. Connection strings are used, never shown."""
+
+    source_conninfo: str
+    source: SourceTable
+    target_conninfo: str
+    target_table: sql.Identifier
+
+
+def copy(
+    job: CopyJob,
+    snapshot: Snapshot,
+    ranges: Sequence[KeyRange],
+    workers: int,
+    progress: Callable[[int], None],
+) -> CopyResult:
+    """Copy every range and return what was sent, with the source's checksum of each range in key order.
+
+    ``progress`` is called with the number of rows done since its last call, from several threads. The target table
+    must exist. When a range fails, ranges under way finish, no new one starts, and the error is raised; running the
+    copy again carries on.
+    """
+    started = time.monotonic()
+    queue = list(ranges)
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> list[CopiedRange]:
+        done: list[CopiedRange] = []
+        with _worker_sessions(job, snapshot) as (source, target):
+            while not stop.is_set():
+                with lock:
+                    key_range = queue.pop(0) if queue else None
+                if key_range is None:
+                    break
+                done.append(_copy_range(job, source, target, key_range, progress))
+        return done
+
+    copied: list[CopiedRange] = []
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as pool:
+        futures = [pool.submit(work) for _ in range(min(workers, len(ranges)))]
+        try:
+            for future in as_completed(futures):
+                copied.extend(future.result())
+        finally:
+            stop.set()
+    copied.sort(key=lambda item: item.key_range.number)
+    return CopyResult(
+        snapshot.identifier,
+        snapshot.lsn,
+        tuple(copied),
+        sum(item.source.rows for item in copied if item.sent),
+        sum(item.source.rows for item in copied if not item.sent),
+        sum(item.bytes for item in copied),
+        time.monotonic() - started,
+    )
+
+
+def checksum(connection: psycopg.Connection, rows: sql.Composable, key_range: KeyRange) -> Checksum:
+    """Row count and checksum of a range, computed by the server; ``rows`` is a SELECT that yields our columns."""
+    statement = sql.SQL("SELECT count(*), coalesce(sum({}), 0) FROM ({}) AS rows WHERE {}").format(
+        row_digest(), rows, key_range.condition()
+    )
+    row = connection.execute(statement).fetchone()
+    return Checksum(row[0], int(row[1])) if row else Checksum(0, 0)
+
+
+def target_rows(table: sql.Identifier) -> sql.Composed:
+    """The SELECT over the target table that corresponds to a source's."""
+    return sql.SQL("SELECT {} FROM {}").format(_column_list(), table)
+
+
+@contextmanager
+def _worker_sessions(job: CopyJob, snapshot: Snapshot) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
+    with connect(job.source_conninfo, role="source") as source, connect(job.target_conninfo, role="target") as target:
+        source.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        source.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot.identifier)))
+        yield source, target
+
+
+def _copy_range(
+    job: CopyJob,
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    key_range: KeyRange,
+    progress: Callable[[int], None],
+) -> CopiedRange:
+    with target.transaction():
+        if _holds_rows(target, job.target_table, key_range):
+            wanted = checksum(source, job.source.select, key_range)
+            if checksum(target, target_rows(job.target_table), key_range) == wanted:
+                progress(wanted.rows)
+                return CopiedRange(key_range, wanted, sent=False, bytes=0)
+            target.execute(sql.SQL("DELETE FROM {} WHERE {}").format(job.target_table, key_range.condition()))
+        return _send(job, source, target, key_range, progress)
+
+
+def _send(
+    job: CopyJob,
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    key_range: KeyRange,
+    progress: Callable[[int], None],
+) -> CopiedRange:
+    read = sql.SQL("COPY (SELECT * FROM ({}) AS rows WHERE {}) TO STDOUT (FORMAT binary)").format(
+        job.source.select, key_range.condition()
+    )
+    write = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(job.target_table, _column_list())
+    rows = total = size = 0
+    block: list[Buffer] = []
+    block_rows = block_bytes = 0
+    with source.cursor().copy(read) as reader, target.cursor().copy(write) as writer:
+        for message in reader:
+            image = memoryview(message)[_HEADER_BYTES:] if size == 0 else message
+            size += len(message)
+            if len(image) and image != _TRAILER:
+                total += image_digest(image)
+                block_rows += 1
+            block.append(message)
+            block_bytes += len(message)
+            if block_bytes >= _BLOCK_BYTES:
+                writer.write(b"".join(block))
+                rows += block_rows
+                progress(block_rows)
+                block, block_rows, block_bytes = [], 0, 0
+        writer.write(b"".join(block))
+    progress(block_rows)
+    return CopiedRange(key_range, Checksum(rows + block_rows, total), sent=True, bytes=size)
+
+
+def _holds_rows(target: psycopg.Connection, table: sql.Identifier, key_range: KeyRange) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE {})").format(table, key_range.condition())
+    row = target.execute(statement).fetchone()
+    return bool(row and row[0])
+
+
+def _column_list() -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(column) for column in COLUMNS)

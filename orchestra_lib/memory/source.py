@@ -1,0 +1,91 @@
+"""The table that memories come from: our own layout, or the user's with a column mapping.
+
+A source is read through one SELECT that yields the target's columns and types; everything that reads the source
+(inventory, copy, checksum) goes through it, so that they all speak of the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from orchestra_lib.errors import DataError
+from orchestra_lib.memory.schema import COLUMN_TYPES, COLUMNS
+
+REQUIRED = ("id", "embedding")
+# What a column holds when the user's table has nothing for it. Constants, so that a checksum can be repeated.
+DEFAULTS: Mapping[str, str] = {
+    "agent_id": "'unknown'",
+    "user_id": "'unknown'",
+    "session_id": "'unknown'",
+    "persona": "'unknown'",
+    "item_type": "'memory'",
+    "content": "''",
+    "metadata": "'{}'",
+    "embedding_model": "'unknown'",
+    "version": "1",
+    "created_at": "'epoch'",
+    "updated_at": "'epoch'",
+    "expires_at": "NULL",
+}
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A readable source: ``select`` yields the target's columns in order, ``defaulted`` are those it has no column for."""
+
+    table: sql.Composable
+    select: sql.Composed
+    id_column: str
+    embedding_column: str
+    defaulted: tuple[str, ...]
+
+
+def source_table(connection: psycopg.Connection, name: str, mapping: Mapping[str, str]) -> SourceTable:
+    """Resolve a table name and a mapping (target column -> source column) against the live catalogue.
+
+    Raises DataError when the table or a mapped column does not exist, or ``id`` or ``embedding`` cannot be found.
+    """
+    parts = name.split(".")
+    table = sql.Identifier(*parts)
+    present = _columns(connection, table, name)
+    columns = {column: mapping.get(column, column) for column in COLUMNS}
+    wrong = [f"{ours} -> {theirs}" for ours, theirs in mapping.items() if theirs not in present]
+    if wrong:
+        raise DataError(
+            f"the mapping names columns that {name} does not have: {', '.join(wrong)}; it has {', '.join(present)}"
+        )
+    missing = [column for column in REQUIRED if columns[column] not in present]
+    if missing:
+        raise DataError(
+            f"{name} has no column {' and no column '.join(missing)}; it has {', '.join(present)}. "
+            "Name the right one in source_columns, for example {'id': 'external_id', 'embedding': 'vector'}"
+        )
+    defaulted = tuple(column for column in COLUMNS if columns[column] not in present)
+    return SourceTable(table, _select(table, columns, defaulted), columns["id"], columns["embedding"], defaulted)
+
+
+def _columns(connection: psycopg.Connection, table: sql.Identifier, name: str) -> list[str]:
+    try:
+        rows = connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+            "ORDER BY attnum",
+            [table.as_string(connection)],
+        ).fetchall()
+    except psycopg.errors.UndefinedTable as error:
+        raise DataError(
+            f"the source has no table {name}; name it in source_table, with its schema if need be"
+        ) from error
+    return [row[0] for row in rows]
+
+
+def _select(table: sql.Composable, columns: Mapping[str, str], defaulted: tuple[str, ...]) -> sql.Composed:
+    def expression(column: str) -> sql.Composed:
+        value = sql.SQL(DEFAULTS[column]) if column in defaulted else sql.Identifier(columns[column])
+        collation = sql.SQL(' COLLATE "C"' if column == "id" else "")
+        return sql.SQL("{}::{}{} AS {}").format(value, sql.SQL(COLUMN_TYPES[column]), collation, sql.Identifier(column))
+
+    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expression(column) for column in COLUMNS), table)

@@ -1,0 +1,127 @@
+"""Searching as the application does, and timing it: prepared, binary, one query at a time, one client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector import Vector
+from psycopg import sql
+
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.truth import OPERATORS, Matrix, Truth
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """What a pass over the queries returned and how long each took.
+
+    ``ids``: a tuple of row ids a query, nearest first; ``milliseconds``: float64 (q,), from sending to the last row;
+    ``plan_uses``: the name of the index that the server's plan scans, None when it scans the table.
+    """
+
+    probes: int
+    ids: tuple[tuple[str, ...], ...]
+    milliseconds: NDArray[np.float64]
+    plan_uses: str | None
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """A table to search: a SELECT of columns ``id`` and ``embedding`` is never materialised, so the name is needed."""
+
+    table: sql.Identifier
+    opclass: str
+    k: int
+    id_column: str = "id"
+    embedding_column: str = "embedding"
+
+    def statement(self) -> sql.Composed:
+        """The application's query; its one parameter is the query vector."""
+        return sql.SQL("SELECT {key}::text FROM {table} ORDER BY {vector} {operator} %b LIMIT {k}").format(
+            key=sql.Identifier(self.id_column),
+            table=self.table,
+            vector=sql.Identifier(self.embedding_column),
+            operator=sql.SQL(OPERATORS[self.opclass]),
+            k=sql.Literal(self.k),
+        )
+
+
+def search(connection: psycopg.Connection, target: Searchable, queries: Matrix, probes: int) -> SearchRun:
+    """Run every query once, in order, with the given probes, and time each at the client.
+
+    The first pass of a session includes reading pages in; call it twice and keep the second for warm figures.
+    Raises DataError when the server does not have the probes that were set.
+    """
+    statement = target.statement()
+    with _probes(connection, probes):
+        uses = planned_index(connection, target, queries[0])
+        ids: list[tuple[str, ...]] = []
+        elapsed = np.empty(len(queries))
+        with connection.cursor(binary=True) as cursor:
+            for number, query in enumerate(queries):
+                started = time.perf_counter()
+                rows = cursor.execute(statement, [Vector(query)], prepare=True).fetchall()
+                elapsed[number] = time.perf_counter() - started
+                ids.append(tuple(row[0] for row in rows))
+    return SearchRun(probes, tuple(ids), elapsed * 1e3, uses)
+
+
+def planned_index(connection: psycopg.Connection, target: Searchable, query: Matrix) -> str | None:
+    """The index that the server's plan for a query scans; None when it does not use one."""
+    row = connection.execute(
+        sql.SQL("EXPLAIN (FORMAT json) ") + target.statement(), [Vector(query)], prepare=False
+    ).fetchone()
+    nodes = [row[0][0]["Plan"]] if row else []
+    while nodes:
+        node = nodes.pop()
+        if node["Node Type"].startswith("Index"):
+            return str(node["Index Name"])
+        nodes.extend(node.get("Plans", ()))
+    return None
+
+
+def recalls(run: SearchRun, truth: Truth) -> NDArray[np.float64]:
+    """Recall@k of every query, float64 (q,): the share of its k nearest that came back; ties count as right.
+
+    A short answer counts its missing rows as misses.
+    """
+    wanted = min(truth.k, truth.rows)
+    right = [
+        min(len(truth.accepted(number).intersection(found[: truth.k])), wanted) for number, found in enumerate(run.ids)
+    ]
+    return np.asarray(right, dtype=np.float64) / wanted
+
+
+def hits(run: SearchRun, answers: Sequence[str]) -> NDArray[np.float64]:
+    """For each query 1 when its answer is among the rows returned, else 0; their mean is hit@k. float64 (q,)."""
+    return np.asarray([float(answer in found) for answer, found in zip(answers, run.ids, strict=True)])
+
+
+def reciprocal_ranks(run: SearchRun, answers: Sequence[str]) -> NDArray[np.float64]:
+    """For each query 1 / rank of its answer, 0 when it did not come back; their mean is MRR. float64 (q,)."""
+    return np.asarray(
+        [
+            1 / (found.index(answer) + 1) if answer in found else 0.0
+            for answer, found in zip(answers, run.ids, strict=True)
+        ]
+    )
+
+
+@contextmanager
+def _probes(connection: psycopg.Connection, probes: int) -> Iterator[None]:
+    # The library must be loaded before its settings exist, or the server takes any text for them.
+    connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
+    connection.execute("SELECT set_config('ivfflat.probes', %s, false)", [str(probes)])
+    row = connection.execute("SHOW ivfflat.probes").fetchone()
+    if row is None or row[0] != str(probes):
+        raise DataError(f"ivfflat.probes was set to {probes}, the server has {row[0] if row else 'nothing'}")
+    try:
+        yield
+    finally:
+        connection.execute("RESET ivfflat.probes")

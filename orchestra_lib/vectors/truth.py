@@ -1,0 +1,128 @@
+"""The exact nearest neighbours, computed beside the database: the truth that every index is judged against.
+
+Vectors are streamed from the table in blocks (bounded memory), scored in float32 by BLAS through faiss, and the best
+candidates of each query are scored again in float64, because float32 loses the order of near-duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from orchestra_lib.errors import DataError
+
+Matrix = NDArray[np.float32]
+
+_BLOCK_ROWS = 20_000
+_SPARE_CANDIDATES = 32  # kept beyond k, so that ties and float32 errors at the edge are settled in float64
+_TIE = 1e-7  # distances closer than this are equal: float32 coordinates carry no more
+
+OPERATORS = {"vector_cosine_ops": "<=>", "vector_ip_ops": "<#>", "vector_l2_ops": "<->"}
+"""pgvector's distance operator of an operator class."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """For each query its nearest rows, nearest first, ties included.
+
+    ``ids``: one tuple a query, at least k of them where the table has as many; ``distances``: float64 in the same
+    shape, in the operator's own unit; ``k``: how many neighbours count.
+    """
+
+    ids: tuple[tuple[str, ...], ...]
+    distances: tuple[tuple[float, ...], ...]
+    k: int
+    rows: int
+
+    def accepted(self, query: int) -> frozenset[str]:
+        """The ids that count as right for a query: its k nearest and whatever is as near as the k-th."""
+        distances = self.distances[query]
+        edge = distances[min(self.k, len(distances)) - 1] + _TIE
+        return frozenset(key for key, distance in zip(self.ids[query], distances, strict=True) if distance <= edge)
+
+
+def exact_neighbours(
+    connection: psycopg.Connection, table: sql.Identifier, queries: Matrix, k: int, opclass: str
+) -> Truth:
+    """The k nearest rows of every query, over the whole table.
+
+    ``queries`` is float32 (q, dimension). Raises DataError when the table is empty.
+    """
+    scorer = _Scorer(queries, k + _SPARE_CANDIDATES, opclass)
+    for ids, vectors in stream_vectors(connection, table, queries.shape[1]):
+        scorer.add(ids, vectors)
+    return scorer.truth(k)
+
+
+def stream_vectors(
+    connection: psycopg.Connection, table: sql.Identifier, dimension: int, block_rows: int = _BLOCK_ROWS
+) -> Iterator[tuple[list[str], Matrix]]:
+    """Ids and float32 embeddings (n, dimension) of a table with columns id and embedding, in blocks."""
+    statement = sql.SQL("COPY (SELECT id, embedding FROM {}) TO STDOUT (FORMAT binary)").format(table)
+    ids: list[str] = []
+    block = np.empty((block_rows, dimension), dtype=np.float32)
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(["text", "vector"])
+        for key, vector in copy.rows():
+            block[len(ids)] = vector.to_numpy() if hasattr(vector, "to_numpy") else vector
+            ids.append(key)
+            if len(ids) == block_rows:
+                yield ids, block
+                ids = []
+    if ids:
+        yield ids, block[: len(ids)]
+
+
+class _Scorer:
+    """Keeps the best candidates of every query over all blocks."""
+
+    def __init__(self, queries: Matrix, keep: int, opclass: str) -> None:
+        self._metric = opclass
+        self._exact_queries = _prepared(queries.astype(np.float64), opclass)
+        self._queries = np.ascontiguousarray(self._exact_queries, dtype=np.float32)
+        self._keep = keep
+        self._ids: NDArray[np.object_] = np.empty((len(queries), 0), dtype=object)
+        self._distances: NDArray[np.float64] = np.empty((len(queries), 0))
+        self._rows = 0
+
+    def add(self, ids: list[str], vectors: Matrix) -> None:
+        """Take one block of rows into account."""
+        prepared = np.ascontiguousarray(_prepared(vectors, self._metric), dtype=np.float32)
+        keep = min(self._keep, len(ids))
+        metric = faiss.METRIC_L2 if self._metric == "vector_l2_ops" else faiss.METRIC_INNER_PRODUCT
+        _, found = faiss.knn(self._queries, prepared, keep, metric=metric)
+        distances = self._rescored(vectors, found)
+        names = np.asarray(ids, dtype=object)[found]
+        all_ids = np.concatenate([self._ids, names], axis=1)
+        all_distances = np.concatenate([self._distances, distances], axis=1)
+        order = np.argsort(all_distances, axis=1, kind="stable")[:, : self._keep]
+        self._ids = np.take_along_axis(all_ids, order, axis=1)
+        self._distances = np.take_along_axis(all_distances, order, axis=1)
+        self._rows += len(ids)
+
+    def truth(self, k: int) -> Truth:
+        """What was found. Raises DataError when no row was seen."""
+        if not self._rows:
+            raise DataError("the table holds no row: there is no nearest neighbour to compare with")
+        return Truth(tuple(map(tuple, self._ids)), tuple(map(tuple, self._distances)), k, self._rows)
+
+    def _rescored(self, vectors: Matrix, found: NDArray[np.int64]) -> NDArray[np.float64]:
+        candidates = _prepared(vectors[found].astype(np.float64), self._metric)
+        if self._metric == "vector_l2_ops":
+            difference = candidates - self._exact_queries[:, None, :]
+            return np.sqrt(np.einsum("qkd,qkd->qk", difference, difference))
+        products = np.einsum("qkd,qd->qk", candidates, self._exact_queries)
+        return 1.0 - products if self._metric == "vector_cosine_ops" else -products
+
+
+def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floating]:  # type: ignore[type-arg]
+    if opclass != "vector_cosine_ops":
+        return vectors
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)
