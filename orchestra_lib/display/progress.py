@@ -34,6 +34,10 @@ class Progress:
         self._shown = now
         self._show(self._line(done, total, now - self._started))
 
+    def say(self, text: str) -> None:
+        """Show ``name: text`` on the line instead of a count."""
+        self._show(f"{self._name}: {text}, {time.monotonic() - self._started:.0f} s")
+
     def _line(self, done: int, total: int, elapsed_seconds: float) -> str:
         rate = done / elapsed_seconds if elapsed_seconds > 0 else 0.0
         line = f"{self._name}: {done:,} of {total:,} {self._unit}, {rate:,.0f} {self._unit}/s, "
@@ -45,6 +49,6 @@ class Progress:
         if not self._in_notebook:
             sys.stderr.write(f"{line}\n")
         elif self._handle is None:
-            self._handle = display(message_box(line), display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(message_box(line), display_id=True)
         else:
-            self._handle.update(message_box(line))  # type: ignore[no-untyped-call]
+            self._handle.update(message_box(line))

@@ -7,12 +7,14 @@ What proves a range is the data, not a note that says so.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg
 from psycopg import sql
@@ -21,6 +23,7 @@ from psycopg.abc import Buffer
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory.checksum import Checksum, image_digest, row_digest
+from orchestra_lib.memory.parallel import RowCount, gather
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.memory.source import SourceTable
@@ -99,34 +102,34 @@ def copy(
 ) -> CopyResult:
     """Copy every range and return what was sent, with the source's checksum of each range in key order.
 
-    ``progress`` is called with the number of rows done since its last call, from several threads. The target table
-    must exist. When a range fails, ranges under way finish, no new one starts, and the error is raised; running the
-    copy again carries on.
+    ``progress`` is called with the number of rows done so far, in the caller's thread. The target table must exist.
+    When a range fails, ranges under way finish, no new one starts, and the error is raised; running the copy again
+    carries on.
     """
     started = time.monotonic()
-    queue = list(ranges)
-    lock, stop = threading.Lock(), threading.Event()
+    waiting = queue.SimpleQueue[KeyRange]()
+    for key_range in ranges:
+        waiting.put(key_range)
+    stop, count = threading.Event(), RowCount()
 
     def work() -> list[CopiedRange]:
         done: list[CopiedRange] = []
         with _worker_sessions(job, snapshot) as (source, target):
             while not stop.is_set():
-                with lock:
-                    key_range = queue.pop(0) if queue else None
-                if key_range is None:
+                try:
+                    key_range = waiting.get_nowait()
+                except queue.Empty:
                     break
-                done.append(_copy_range(job, source, target, key_range, progress))
+                done.append(_copy_range(job, source, target, key_range, count.add))
         return done
 
-    copied: list[CopiedRange] = []
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="copy") as pool:
         futures = [pool.submit(work) for _ in range(min(workers, len(ranges)))]
         try:
-            for future in as_completed(futures):
-                copied.extend(future.result())
+            shares = gather(futures, lambda: progress(count.rows))
         finally:
             stop.set()
-    copied.sort(key=lambda item: item.key_range.number)
+    copied = sorted(chain.from_iterable(shares), key=lambda item: item.key_range.number)
     return CopyResult(
         snapshot.identifier,
         snapshot.lsn,

@@ -12,7 +12,6 @@ from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.source import SourceTable
 
 _NORM_TOLERANCE = 1e-3  # float32 rounding over 1536 terms stays below 1e-5; more means "not normalised"
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def duplicate_ids(connection: psycopg.Connection, source: SourceTable) -> tuple[
     """Up to five ids that more than one row has, in key order."""
     found = _rows(
         connection,
-        "SELECT id FROM ({select}) AS rows GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT " + str(_SHOWN),
+        "SELECT id FROM ({select}) AS rows GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 5",
         source,
     )
     return tuple(row[0] for row in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import psycopg
 from psycopg import sql
@@ -24,7 +25,7 @@ class KeyRange:
 
     def condition(self) -> sql.Composed:
         """The SQL condition on a column named ``id``."""
-        parts = [sql.SQL("true")]
+        parts: list[sql.Composable] = [sql.SQL("true")]
         if self.low is not None:
             parts.append(sql.SQL('id >= {} COLLATE "C"').format(sql.Literal(self.low)))
         if self.high is not None:
@@ -49,7 +50,7 @@ def key_ranges(connection: psycopg.Connection, source: SourceTable, count: int) 
     row = connection.execute(statement, [shares]).fetchone()
     boundaries = sorted(set(row[0] or []), key=str.encode) if row else []
     edges = [None, *boundaries, None]
-    return tuple(KeyRange(n + 1, low, high) for n, (low, high) in enumerate(zip(edges, edges[1:], strict=False)))
+    return tuple(KeyRange(n + 1, low, high) for n, (low, high) in enumerate(pairwise(edges)))
 
 
 def _sample_clause(connection: psycopg.Connection, source: SourceTable) -> sql.Composed | sql.SQL:

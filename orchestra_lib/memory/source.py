@@ -35,7 +35,10 @@ DEFAULTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A readable source: ``select`` yields the target's columns in order, ``defaulted`` are those it has no column for."""
+    """A readable source: ``select`` yields the target's columns in order.
+
+    ``defaulted`` are the columns that the source has nothing for: they get the constants of DEFAULTS.
+    """
 
     table: sql.Composable
     select: sql.Composed

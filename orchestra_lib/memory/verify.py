@@ -13,6 +13,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.checksum import row_digest
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, checksum, target_rows
+from orchestra_lib.memory.parallel import RowCount, gather
 from orchestra_lib.memory.ranges import KeyRange
 
 _ROWS_NAMED = 20
@@ -62,18 +63,19 @@ class Verification:
 def verify(job: CopyJob, copied: Sequence[CopiedRange], workers: int, progress: Callable[[int], None]) -> Verification:
     """Read the whole target back, range by range, and compare it with what the source sent.
 
-    ``progress`` is called with rows checked, from several threads. Rows in the differing ranges are compared one
-    by one with the source as it is now.
+    ``progress`` is called with the number of rows checked so far, in the caller's thread. Rows in the differing ranges
+    are compared one by one with the source as it is now.
     """
+    count = RowCount()
 
     def check(item: CopiedRange) -> tuple[CopiedRange, int, bool]:
         with connect(job.target_conninfo, role="target") as target:
             found = checksum(target, target_rows(job.target_table), item.key_range)
-        progress(found.rows)
+        count.add(found.rows)
         return item, found.rows, found == item.source
 
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as pool:
-        checked = list(pool.map(check, copied))
+        checked = gather([pool.submit(check, item) for item in copied], lambda: progress(count.rows))
     differing = tuple(item.key_range for item, _, same in checked if not same)
     return Verification(
         sum(item.source.rows for item in copied),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psutil
@@ -104,7 +103,7 @@ def build_index(
     return BuiltIndex(spec.name, lists, size, seconds, memory)
 
 
-def ivfflat_index(connection: psycopg.Connection, table: sql.Identifier) -> tuple[str, int, int] | None:
+def ivfflat_index(connection: psycopg.Connection, table: sql.Composable) -> tuple[str, int, int] | None:
     """Name, lists and size in bytes of the IVFFlat index on a table that the planner would use, None without one."""
     row = connection.execute(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
@@ -123,10 +122,23 @@ def _create(
 ) -> float:
     setting = spec.maintenance_work_mem_mib or memory.setting_mib
     started = time.monotonic()
-    with connection.transaction(), _watched(conninfo, connection.info.backend_pid, progress):
-        # IF EXISTS: an invalid index of a killed concurrent build may be in the way.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build-index") as pool:
+        building = pool.submit(_create_in_transaction, connection, spec, setting)
+        try:
+            _report_until(building, conninfo, connection.info.backend_pid, progress)
+        except BaseException:
+            connection.cancel_safe()  # without this an interrupt would wait for the whole build
+            raise
+    return time.monotonic() - started
+
+
+def _create_in_transaction(connection: psycopg.Connection, spec: IndexSpec, maintenance_work_mem_mib: int) -> None:
+    with connection.transaction():
+        # An invalid index of that name, left by a concurrent build that was killed, may be in the way.
         connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(spec.name)))
-        connection.execute(sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(f"{setting}MB")))
+        connection.execute(
+            sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(f"{maintenance_work_mem_mib}MB"))
+        )
         connection.execute(
             sql.SQL("CREATE INDEX {name} ON {table} USING ivfflat (embedding {opclass}) WITH (lists = {lists})").format(
                 name=sql.Identifier(spec.name),
@@ -135,30 +147,20 @@ def _create(
                 lists=sql.Literal(spec.lists),
             )
         )
-    return time.monotonic() - started
 
 
-@contextmanager
-def _watched(conninfo: str, backend_pid: int, progress: Callable[[str], None]) -> Iterator[None]:
-    finished = threading.Event()
-
-    def watch() -> None:
-        with connect(conninfo, role="target") as reader:
-            while not finished.wait(_SECONDS_BETWEEN_READINGS):
+def _report_until(building: Future[None], conninfo: str, backend_pid: int, progress: Callable[[str], None]) -> None:
+    with connect(conninfo, role="target") as reader:
+        while True:
+            try:
+                return building.result(timeout=_SECONDS_BETWEEN_READINGS)
+            except TimeoutError:
                 row = reader.execute(
                     "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = %s",
                     [backend_pid],
                 ).fetchone()
                 if row:
                     progress(f"{row[0]}, {row[1]:,} of {row[2]:,} rows" if row[2] else str(row[0]))
-
-    watcher = threading.Thread(target=watch, name="index-progress", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
 
 
 def _is_valid(connection: psycopg.Connection, name: str) -> bool:
@@ -188,3 +190,17 @@ def _read_back(connection: psycopg.Connection, name: str) -> tuple[int, int]:
     if row is None:
         raise DataError(f"the index {name} is not on the server after its build")
     return row[0] or 100, row[1]  # an index without the option has pgvector's default of 100 lists
+
+
+def persist_probes(conninfo: str, probes: int) -> int:
+    """Make ``probes`` the database's default and return what a new session then has. Needs to own the database."""
+    with connect(conninfo, role="target") as connection:
+        connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")  # loads the library, which knows the setting
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET ivfflat.probes = {}").format(
+                sql.Identifier(connection.info.dbname), sql.Literal(probes)
+            )
+        )
+    with connect(conninfo, role="target") as fresh:
+        row = fresh.execute("SELECT '[1]'::vector <=> '[1]'::vector, current_setting('ivfflat.probes')").fetchone()
+    return int(row[1]) if row else 0

@@ -33,9 +33,9 @@ class SearchRun:
 
 @dataclass(frozen=True)
 class Searchable:
-    """A table to search: a SELECT of columns ``id`` and ``embedding`` is never materialised, so the name is needed."""
+    """A table to search, its operator class, and how many rows to ask for."""
 
-    table: sql.Identifier
+    table: sql.Composable
     opclass: str
     k: int
     id_column: str = "id"
@@ -93,7 +93,8 @@ def recalls(run: SearchRun, truth: Truth) -> NDArray[np.float64]:
     """
     wanted = min(truth.k, truth.rows)
     right = [
-        min(len(truth.accepted(number).intersection(found[: truth.k])), wanted) for number, found in enumerate(run.ids)
+        min(len(truth.accepted(number).intersection(truth.without_self(number, found))), wanted)
+        for number, found in enumerate(run.ids)
     ]
     return np.asarray(right, dtype=np.float64) / wanted
 

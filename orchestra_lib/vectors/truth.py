@@ -6,6 +6,7 @@ candidates of each query are scored again in float64, because float32 loses the 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ _BLOCK_ROWS = 20_000
 _SPARE_CANDIDATES = 32  # kept beyond k, so that ties and float32 errors at the edge are settled in float64
 _TIE = 1e-7  # distances closer than this are equal: float32 coordinates carry no more
 
+_HEADER_BYTES = 19  # of a COPY BINARY stream: it comes with the first row
+_SMALLEST_ROW = 14
+
 OPERATORS = {"vector_cosine_ops": "<=>", "vector_ip_ops": "<#>", "vector_l2_ops": "<->"}
 """pgvector's distance operator of an operator class."""
 
@@ -32,13 +36,25 @@ class Truth:
     """For each query its nearest rows, nearest first, ties included.
 
     ``ids``: one tuple a query, at least k of them where the table has as many; ``distances``: float64 in the same
-    shape, in the operator's own unit; ``k``: how many neighbours count.
+    shape, in the operator's own unit; ``k``: how many neighbours count; ``rows``: how many there are to find.
+    ``excluded``: for queries that are rows of the table, their own ids, which never count as found.
     """
 
     ids: tuple[tuple[str, ...], ...]
     distances: tuple[tuple[float, ...], ...]
     k: int
     rows: int
+    excluded: tuple[str, ...] | None = None
+
+    def part(self, start: int, step: int) -> Truth:
+        """The truth of every ``step``-th query from ``start``."""
+        excluded = self.excluded[start::step] if self.excluded else None
+        return Truth(self.ids[start::step], self.distances[start::step], self.k, self.rows, excluded)
+
+    def without_self(self, query: int, found: tuple[str, ...]) -> tuple[str, ...]:
+        """The first k of what a search found, the query's own row left out."""
+        others = found if self.excluded is None else tuple(key for key in found if key != self.excluded[query])
+        return others[: self.k]
 
     def accepted(self, query: int) -> frozenset[str]:
         """The ids that count as right for a query: its k nearest and whatever is as near as the k-th."""
@@ -48,16 +64,33 @@ class Truth:
 
 
 def exact_neighbours(
-    connection: psycopg.Connection, table: sql.Identifier, queries: Matrix, k: int, opclass: str
+    connection: psycopg.Connection,
+    table: sql.Identifier,
+    queries: Matrix,
+    k: int,
+    opclass: str,
+    excluded: tuple[str, ...] | None = None,
 ) -> Truth:
     """The k nearest rows of every query, over the whole table.
 
-    ``queries`` is float32 (q, dimension). Raises DataError when the table is empty.
+    ``queries`` is float32 (q, dimension); ``excluded`` names the row that each query is, where queries are rows.
+    Raises DataError when the table is empty.
     """
     scorer = _Scorer(queries, k + _SPARE_CANDIDATES, opclass)
     for ids, vectors in stream_vectors(connection, table, queries.shape[1]):
         scorer.add(ids, vectors)
-    return scorer.truth(k)
+    found = scorer.truth(k)
+    return found if excluded is None else _leaving_out(found, excluded)
+
+
+def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:
+    kept = [
+        [(key, distance) for key, distance in zip(keys, distances, strict=True) if key != own]
+        for keys, distances, own in zip(truth.ids, truth.distances, excluded, strict=True)
+    ]
+    ids = tuple(tuple(key for key, _ in row) for row in kept)
+    distances = tuple(tuple(distance for _, distance in row) for row in kept)
+    return Truth(ids, distances, truth.k, truth.rows - 1, excluded)
 
 
 def stream_vectors(
@@ -68,15 +101,29 @@ def stream_vectors(
     ids: list[str] = []
     block = np.empty((block_rows, dimension), dtype=np.float32)
     with connection.cursor().copy(statement) as copy:
-        copy.set_types(["text", "vector"])
-        for key, vector in copy.rows():
-            block[len(ids)] = vector.to_numpy() if hasattr(vector, "to_numpy") else vector
+        for number, message in enumerate(copy):
+            parsed = _parse_row(memoryview(message)[_HEADER_BYTES if number == 0 else 0 :])
+            if parsed is None:
+                continue
+            key, block[len(ids)] = parsed
             ids.append(key)
             if len(ids) == block_rows:
                 yield ids, block
                 ids = []
     if ids:
         yield ids, block[: len(ids)]
+
+
+def _parse_row(message: memoryview) -> tuple[str, NDArray[np.float32]] | None:
+    # (field count, id length, id, vector length, dimension, unused, floats): a tuple in COPY BINARY format, read by
+    # hand because building a Python object for each vector takes ten times as long. None for the stream's trailer.
+    if len(message) < _SMALLEST_ROW:
+        return None
+    (length,) = struct.unpack_from(">i", message, 2)
+    floats_start = 6 + length + 8
+    (dimension,) = struct.unpack_from(">H", message, floats_start - 4)
+    vector = np.frombuffer(message, dtype=">f4", count=dimension, offset=floats_start)
+    return bytes(message[6 : 6 + length]).decode(), vector
 
 
 class _Scorer:
@@ -116,12 +163,12 @@ class _Scorer:
         candidates = _prepared(vectors[found].astype(np.float64), self._metric)
         if self._metric == "vector_l2_ops":
             difference = candidates - self._exact_queries[:, None, :]
-            return np.sqrt(np.einsum("qkd,qkd->qk", difference, difference))
-        products = np.einsum("qkd,qd->qk", candidates, self._exact_queries)
+            return np.asarray(np.sqrt(np.einsum("qkd,qkd->qk", difference, difference)))
+        products = np.asarray(np.einsum("qkd,qd->qk", candidates, self._exact_queries))
         return 1.0 - products if self._metric == "vector_cosine_ops" else -products
 
 
-def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floating]:  # type: ignore[type-arg]
+def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floating]:
     if opclass != "vector_cosine_ops":
         return vectors
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,118 @@
+"""The command line: ``python -m orchestra_lib migrate | status | runs | audit verify | local …``.
+
+Exit codes: 0 done, 1 a gate or check failed, 2 wrong usage or parameters, 3 the target could not be reached,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from orchestra_lib import audit, migrate, paths
+from orchestra_lib.errors import OrchestraError
+from orchestra_lib.local import program as local_program
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Errors of the library become one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except OrchestraError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestra_lib", description="Move AI Orchestra to Google Cloud, runbook by runbook."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("migrate", help="run the notebooks there are, in order")
+    command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
+    command.add_argument("--from", dest="first", metavar="NN", help="start with this phase, e.g. 03")
+    command.add_argument("--until", dest="last", metavar="NN", help="end with this phase")
+    command.add_argument("--only", metavar="NN", help="this phase alone")
+    command.add_argument("--mode", choices=("plan", "apply"), help="plan stops each phase before it changes anything")
+    command.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the notebooks that have it; may be repeated",
+    )
+    command.set_defaults(run=_migrate)
+
+    command = commands.add_parser("status", help="the last run of each phase, and what runs locally")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser("runs", help="the executed runbooks, oldest first")
+    command.set_defaults(run=_runs)
+
+    command = commands.add_parser("audit", help="hold every record and executed notebook against the ledger")
+    command.add_argument("action", choices=("verify",))
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=_audit)
+
+    command = commands.add_parser("local", help="the local target")
+    command.add_argument("action", choices=("up", "status", "down", "reset"))
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=local_program.run)
+    return parser
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    first, last = (options.only, options.only) if options.only else (options.first, options.last)
+    parameters = [("environment", options.environment), *map(tuple, options.parameters)]
+    if options.mode:
+        parameters.append(("mode", options.mode))
+    return migrate.migrate(migrate.chosen(first, last), parameters, sys.stdout)
+
+
+def _status(options: argparse.Namespace) -> int:
+    last = {entry.runbook: entry for entry in audit.entries()}
+    local = local_program.state()
+    if options.json:
+        phases = {name: json.loads(entry.model_dump_json()) for name, entry in sorted(last.items())}
+        sys.stdout.write(json.dumps({"phases": phases, "local": json.loads(local.as_json())}, indent=1) + "\n")
+        return 0
+    for runbook in migrate.runbooks():
+        entry = last.get(runbook.stem)
+        told = f"{entry.outcome}, {entry.verdict}, {entry.at[:16]}" if entry else "never run"
+        sys.stdout.write(f"{runbook.stem:20} {told}\n")
+    sys.stdout.write(f"local databases      {', '.join(local.databases) or 'down'}\n")
+    return 0
+
+
+def _runs(_: argparse.Namespace) -> int:
+    for entry in audit.entries():
+        sys.stdout.write(
+            f"{entry.at[:19]}  {entry.runbook:16} {entry.outcome:12} {entry.verdict or '-':11} "
+            f"{entry.operator:12} {entry.notebook or entry.record}\n"
+        )
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    found = audit.verify(paths.ledger_path())
+    if options.json:
+        told = {"ok": found.ok, "entries": found.entries, "findings": [asdict(finding) for finding in found.findings]}
+        sys.stdout.write(json.dumps(told, indent=1, default=str) + "\n")
+    else:
+        for finding in found.findings:
+            sys.stdout.write(f"{finding}\n")
+        sys.stdout.write(f"{found.entries} entries, {'every file as it was sealed' if found.ok else 'NOT as sealed'}\n")
+    return 0 if found.ok else 1

@@ -1,0 +1,170 @@
+"""Running the runbooks in order through the plain papermill command, and telling how each went from its record."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from orchestra_lib import paths, record
+from orchestra_lib.errors import ParameterError, RecordError
+from orchestra_lib.record import Outcome, Record
+from orchestra_lib.settings import parameter_names, root
+
+_LAST_OF_THE_CHAIN = 7  # 08 is an optimisation for later, 99 undoes
+_SECONDS_BETWEEN_READINGS = 0.5
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one runbook ended: its record where one was written, and papermill's exit code and last words."""
+
+    runbook: str
+    record: Record | None
+    exit_code: int
+    words: str
+    seconds: float
+
+
+def runbooks() -> tuple[Path, ...]:
+    """The notebooks of the migration that there are, in order."""
+    found = sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return tuple(path for path in found if int(path.name[:2]) <= _LAST_OF_THE_CHAIN)
+
+
+def chosen(first: str | None, last: str | None) -> tuple[Path, ...]:
+    """The notebooks from one phase to another, both included. Raises ParameterError for a phase that is not there."""
+    there = {path.name[:2]: path for path in runbooks()}
+    for phase in (first, last):
+        if phase is not None and phase not in there:
+            raise ParameterError(f"there is no phase {phase!r}; there are {', '.join(there)}")
+    picked = tuple(p for n, p in there.items() if (first is None or n >= first) and (last is None or n <= last))
+    if not picked:
+        raise ParameterError(f"no phase lies between {first} and {last}; --from must not come after --until")
+    return picked
+
+
+def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], out: TextIO) -> int:
+    """Run the notebooks in order, stop at the first that does not pass; returns the exit code of the whole.
+
+    Raises ParameterError when no notebook of the chain knows a parameter.
+    """
+    _check_names(notebooks, parameters)
+    directory = paths.runs_directory() / record.new_run_id()
+    directory.mkdir(parents=True)
+    ended: list[Ended] = []
+    for notebook in notebooks:
+        ended.append(_run(notebook, directory / notebook.name, parameters, out))
+        if ended[-1].exit_code:
+            break
+    _summary(ended, out)
+    last = ended[-1]
+    if last.exit_code:
+        out.write(f"resume with: ./run_migration.sh --from {last.runbook[:2]}\n")
+    return last.exit_code
+
+
+def _check_names(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]]) -> None:
+    known = {"environment"}.union(*(parameter_names(path.stem) for path in notebooks))
+    for name, _ in parameters:
+        if name not in known:
+            raise ParameterError(
+                f"{name} is a parameter of none of these notebooks; they have {', '.join(sorted(known))}"
+            )
+
+
+def _run(notebook: Path, output: Path, parameters: Sequence[tuple[str, str]], out: TextIO) -> Ended:
+    known = {"environment", *parameter_names(notebook.stem)}
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
+    for name, value in parameters:
+        if name in known:
+            command += ["-p", name, value]
+    started = time.monotonic()
+    # Its own session: Ctrl-C reaches this process alone, which passes it on once.
+    process = subprocess.Popen(
+        command,
+        cwd=notebook.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    words = _follow(process, notebook.stem, record.record_path(output), started, out)
+    return Ended(
+        notebook.stem, _record(record.record_path(output)), process.returncode, words, time.monotonic() - started
+    )
+
+
+def _follow(process: subprocess.Popen[str], name: str, path: Path, started: float, out: TextIO) -> str:
+    shown = ""
+    while True:
+        try:
+            _, words = process.communicate(timeout=_SECONDS_BETWEEN_READINGS)
+        except subprocess.TimeoutExpired:
+            shown = _show_line(name, _record(path), time.monotonic() - started, shown, out)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+        else:
+            if out.isatty():
+                out.write("\r\x1b[K")
+            return words
+
+
+def _show_line(name: str, found: Record | None, seconds: float, shown: str, out: TextIO) -> str:
+    steps = found.steps if found else []
+    doing = steps[-1].name if steps else "starting"
+    if out.isatty():
+        out.write(f"\r\x1b[K{name}  {doing}, {seconds:.0f} s")
+        out.flush()
+    elif doing != shown:
+        out.write(f"{name}  {doing}, {seconds:.0f} s\n")
+        out.flush()
+    return doing
+
+
+def _record(path: Path) -> Record | None:
+    if not path.exists():
+        return None
+    try:
+        return record.load(path)
+    except RecordError:
+        return None
+
+
+def _summary(ended: Sequence[Ended], out: TextIO) -> None:
+    for run in ended:
+        found = run.record
+        verdict = found.verdict.value if found and found.verdict else "NO RECORD"
+        out.write(f"{run.runbook:16} {verdict:12} {run.seconds:.0f} s\n")
+        if found is None or found.outcome not in (Outcome.COMPLETED, Outcome.PLANNED):
+            out.write(_why(run))
+        if found:
+            out.writelines(f"    {line}\n" for line in _numbers(found))
+            out.write(f"    record: {record.record_path(Path(found.output_notebook or ''))}\n")
+
+
+def _why(run: Ended) -> str:
+    if run.record and run.record.failure:
+        return f"    {run.record.failure.error}: {run.record.failure.message}\n"
+    return f"    {run.words.strip().splitlines()[-1] if run.words.strip() else f'exit code {run.exit_code}'}\n"
+
+
+def _numbers(found: Record) -> list[str]:
+    """The judged rows of a record, red ones marked, as lines."""
+    lines = []
+    for row in found.evidence:
+        if row["verdict"] == "NOTED":
+            continue
+        value = row["value"]
+        told = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(
+            f"{row['verdict']:10} {row['claim']}: {told} {row['unit']}, wanted {row['target']} ({row['source']})"
+        )
+    return lines
