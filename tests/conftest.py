@@ -1,0 +1,52 @@
+"""Real servers for the tests: two PostgreSQL of a session, and an empty database of its own for each test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from orchestra_lib.local import databases
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[databases.LocalState]:
+    # Not under pytest's tmp_path: the server's user must be able to enter every folder above its data.
+    directory = Path(tempfile.mkdtemp(prefix="orchestra-tests-"))
+    directory.chmod(0o755)
+    try:
+        yield databases.up(directory)
+    finally:
+        databases.down(directory)
+        shutil.rmtree(directory)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Connection strings of an empty source and an empty target database, both with pgvector."""
+
+    source: str
+    target: str
+
+
+@pytest.fixture
+def pair(servers: databases.LocalState) -> Iterator[Pair]:
+    name = f"test_{next(_numbers)}"
+    conninfos = {role: database.conninfo for role, database in servers.databases.items()}
+    for conninfo in conninfos.values():
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(conninfo, dbname=name, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+    yield Pair(**{role: f"{conninfo} dbname={name}" for role, conninfo in conninfos.items()})
+    for conninfo in conninfos.values():
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
