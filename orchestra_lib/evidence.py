@@ -66,10 +66,11 @@ class Bound:
 
     def holds(self, value: float) -> bool:
         """Whether the value satisfies the bound; never for a value that is not a finite number."""
-        return math.isfinite(value) and _COMPARISONS[self.comparison](value, self.limit)
+        return (isinstance(value, int) or math.isfinite(value)) and _COMPARISONS[self.comparison](value, self.limit)
 
     def __str__(self) -> str:
-        return f"{self.comparison} {self.limit:g}"
+        # Every digit: this text stands in the record, and 1234567 must not read (or digest) like 1234568.
+        return f"{self.comparison} {str(self.limit).removesuffix('.0')}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Evidence:
             return Verdict.MISSING
         if self.target is None:
             return Verdict.NOTED
-        if isinstance(self.value, str) or self.value is None or not self.target.holds(float(self.value)):
+        if isinstance(self.value, str) or self.value is None or not self.target.holds(self.value):
             return Verdict.FAIL
         return _SATISFIED[self.source]
 

@@ -24,9 +24,11 @@ def unit_vectors(count: int, seed: int = 0, dimension: int = 1536, clusters: int
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def fill(conninfo: str, count: int, table: str = "memories", seed: int = 0, first: int = 0) -> np.ndarray:
+def fill(
+    conninfo: str, count: int, table: str = "memories", seed: int = 0, first: int = 0, clusters: int = 20
+) -> np.ndarray:
     """Make the table if need be and load ``count`` rows ``id-00000000`` …; returns their vectors."""
-    vectors = unit_vectors(count, seed)
+    vectors = unit_vectors(count, seed, clusters=clusters)
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(create_table(table))
         register_vector(connection)

@@ -1,0 +1,29 @@
+"""Where things lie: the state directory, the runs and the ledger. Each can be moved by an environment variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestra_lib import settings
+
+
+def state_directory() -> Path:
+    """Locks, pointers to open runs and the local target's data: ``$ORCHESTRA_STATE_DIR`` or ``<root>/.orchestra``."""
+    return _chosen("ORCHESTRA_STATE_DIR") or settings.root() / ".orchestra"
+
+
+def runs_directory() -> Path:
+    """Runs made outside papermill, and the ledger of all runs: ``$ORCHESTRA_RUNS_DIR`` or ``<root>/runs``."""
+    return _chosen("ORCHESTRA_RUNS_DIR") or settings.root() / "runs"
+
+
+def ledger_path() -> Path:
+    """The hash-chained ledger of executed runbooks."""
+    return runs_directory() / "ledger.jsonl"
+
+
+def _chosen(variable: str) -> Path | None:
+    # An empty value counts as unset: `export ORCHESTRA_RUNS_DIR=` must not scatter records over the working directory.
+    value = os.environ.get(variable)
+    return Path(value).expanduser().absolute() if value else None

@@ -1,0 +1,35 @@
+"""What all settings models share: frozen, strict, and closed against keys that nobody reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+_BYTES = {"Mi": 1 << 20, "Gi": 1 << 30}
+
+
+class Model(BaseModel):
+    """Base of every section."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, populate_by_name=True
+    )
+
+
+def memory_bytes(quantity: str) -> int:
+    """The bytes of a quantity such as ``2Gi``. Raises ValueError for anything else, ``2G`` and ``2GB`` included."""
+    match = re.fullmatch(r"([1-9][0-9]*)(Mi|Gi)", quantity)
+    if not match:
+        raise ValueError("give memory in binary units, such as 2Gi or 512Mi: 2G is 7 % less than 2Gi")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def _checked(quantity: str) -> str:
+    memory_bytes(quantity)
+    return quantity
+
+
+MemoryQuantity = Annotated[str, AfterValidator(_checked)]
+"""A text such as ``2Gi``."""

@@ -1,0 +1,166 @@
+"""The settings that only Google Cloud has. Limits as its API descriptions state them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from orchestra_lib.settings.base import MemoryQuantity, Model, memory_bytes
+
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
+Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
+Cidr = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$")]
+
+
+class Organization(Model):
+    """The organisation: it has to exist, no API creates one. The id is a text: it is a name, not a number."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9]{6,20}$")]
+
+
+class Project(Model):
+    """The project. Its id can never be changed."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")]
+
+
+class Regions(Model):
+    """Where things run, and where they would run after a disaster."""
+
+    primary: Region
+    secondary: Region
+
+    @model_validator(mode="after")
+    def _different(self) -> Regions:
+        if self.primary == self.secondary:
+            raise ValueError(f"primary and secondary are both {self.primary}: a copy there survives nothing")
+        return self
+
+
+class Network(Model):
+    """The VPC and its private subnets."""
+
+    name: str
+    primary_subnet: Cidr
+    secondary_subnet: Cidr
+    service_range_prefix_length: int = Field(ge=8, le=24)
+
+
+class Machine(Model):
+    """A workstation's machine. GPUs of type T4 attach to N1 machines only."""
+
+    machine_type: Annotated[str, StringConstraints(pattern=r"^[a-z][0-9][a-z]?-[a-z]+-[0-9]+$")]
+    accelerator_type: str | None = None
+    accelerator_count: Literal[1, 2, 4] | None = None
+
+    @model_validator(mode="after")
+    def _accelerator_fits(self) -> Machine:
+        if (self.accelerator_type is None) != (self.accelerator_count is None):
+            raise ValueError("accelerator_type and accelerator_count go together")
+        if self.accelerator_type == "nvidia-tesla-t4" and not self.machine_type.startswith("n1-"):
+            raise ValueError(
+                f"nvidia-tesla-t4 cannot be attached to {self.machine_type}: of all series only N1 takes it; "
+                "n1-standard-32 has as many vCPUs as n2d-standard-32"
+            )
+        return self
+
+
+class Workstations(Model):
+    """The development machines. The boot disk is thrown away at every stop; the home disk stays."""
+
+    cluster: str
+    development: Machine
+    boost: Machine
+    replica_zones: tuple[Zone, Zone]
+    boot_disk_gb: int = Field(ge=30)
+    home_disk_gb: Literal[10, 50, 100, 200, 500, 1000]
+    home_disk_reclaim: Literal["RETAIN", "DELETE"]
+    idle_timeout_seconds: int = Field(ge=0)
+    running_timeout_seconds: int = Field(ge=0)
+    pool_size: int = Field(ge=0)
+    ide: str
+    repository_host: Literal["GitHub"]
+
+    @field_validator("replica_zones", mode="before")
+    @classmethod
+    def _list_as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Assistant(Model):
+    """The model behind the coding assistant and the embeddings of the memory."""
+
+    model: str
+    location: str
+    temperature: Annotated[float, Field(gt=0, le=2)] | None
+    max_output_tokens: int = Field(ge=1, le=65_536)
+    context_window_tokens: int = Field(ge=1)
+    embedding_model: str
+    embedding_dimension: Literal[768, 1536, 3072]
+
+    @field_validator("model")
+    @classmethod
+    def _no_alias(cls, value: str) -> str:
+        if value.endswith("-latest"):
+            raise ValueError(f"{value} is an alias: it names another model tomorrow, and Agent Platform does not know it")
+        return value
+
+
+class Api(Model):
+    """The Cloud Run service. Four CPUs need at least 2Gi."""
+
+    cpu: Literal[1, 2, 4, 6, 8]
+    memory: MemoryQuantity
+    concurrency: int = Field(ge=1, le=1_000)
+    min_instances: int = Field(ge=0)
+    max_instances: int = Field(ge=1)
+    connections_per_instance: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Api:
+        if self.cpu == 4 and memory_bytes(self.memory) < 2 << 30:
+            raise ValueError(f"4 CPUs need at least 2Gi of memory, {self.memory} is less")
+        if self.min_instances > self.max_instances:
+            raise ValueError(f"min_instances {self.min_instances} is more than max_instances {self.max_instances}")
+        return self
+
+
+class CostRange(Model):
+    """An estimate in US dollars a month."""
+
+    low_usd: float = Field(ge=0)
+    high_usd: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CostRange:
+        if self.low_usd > self.high_usd:
+            raise ValueError(f"low_usd {self.low_usd:g} is more than high_usd {self.high_usd:g}")
+        return self
+
+
+class Cost(Model):
+    """The strategy's estimates, a month, and the budget that alerts are set on."""
+
+    workstations: CostRange
+    alloydb: CostRange
+    cloud_run: CostRange
+    vertex_ai: CostRange
+    other: CostRange
+    total: CostRange
+    budget_usd: float = Field(gt=0)
+
+
+class Phase(Model):
+    """A phase's place in the timeline, in weeks from the start, and who works on it."""
+
+    name: str
+    first_week: int = Field(ge=1)
+    last_week: int = Field(ge=1)
+    people: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Phase:
+        if self.first_week > self.last_week:
+            raise ValueError(f"{self.name} starts in week {self.first_week} and ends in week {self.last_week}")
+        return self

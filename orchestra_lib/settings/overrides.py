@@ -1,0 +1,38 @@
+"""Which parameters each notebook has, and which setting each of them overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from orchestra_lib.errors import ParameterError
+
+ENVIRONMENT = "environment"
+"""The one parameter of every notebook that is no setting: it names the file."""
+
+OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "03_memory": MappingProxyType(
+            {
+                "mode": "run.mode",
+                "approved_plan": "run.approved_plan",
+                "rows": "memory.corpus.rows",
+                "queries": "memory.corpus.queries",
+                "lists": "memory.index.lists",
+                "probes": "memory.index.probes",
+                "source_dsn": "memory.source.dsn",
+                "source_table": "memory.source.table",
+                "source_columns": "memory.source.columns",
+                "workers": "memory.copy.workers",
+            }
+        )
+    }
+)
+"""Runbook -> parameter of its notebook -> dotted path of the setting, whose type and range the parameter has."""
+
+
+def parameter_names(runbook: str) -> tuple[str, ...]:
+    """The parameters of a runbook's notebook besides ``environment``. Raises ParameterError for an unknown runbook."""
+    if runbook not in OVERRIDES:
+        raise ParameterError(f"there is no runbook {runbook!r}; there are {', '.join(OVERRIDES)}")
+    return tuple(OVERRIDES[runbook])

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Compiles requirements.txt and tests/requirements.txt from pyproject.toml. Needs uv (pip install uv).
+#
+#   scripts/compile_pins.sh             keeps the pins that still fit
+#   scripts/compile_pins.sh --upgrade   takes the newest of everything
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+compile() {
+    uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
+        --custom-compile-command scripts/compile_pins.sh \
+        --no-emit-index-url --no-emit-find-links "$@" pyproject.toml
+}
+
+# uv takes the versions that it finds in its output file as the ones to keep; "-e ." is ours.
+[[ ! -e requirements.txt ]] || grep -v '^-e ' requirements.txt >"$scratch/run.txt"
+compile --extra gcp "$@" --output-file "$scratch/run.txt"
+
+[[ ! -e tests/requirements.txt ]] || cp tests/requirements.txt "$scratch/all.txt"
+compile --extra gcp --extra dev --constraint "$scratch/run.txt" "$@" --output-file "$scratch/all.txt"
+
+{
+    cat "$scratch/run.txt"
+    printf '%s\n' "-e ."
+} >requirements.txt
+# What the tests need on top: every pin of both that is not among the first.
+awk 'NR == FNR { pinned[$1]; next } /^#/ || !($1 in pinned)' requirements.txt "$scratch/all.txt" >tests/requirements.txt

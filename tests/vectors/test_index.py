@@ -1,0 +1,63 @@
+"""Building the index: checked first, read back, repeatable, and the setting that searches then have."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import sql
+from stores import fill
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import GateFailed
+from orchestra_lib.vectors.index import IndexSpec, build_index, ivfflat_index, persist_probes
+
+TABLE = sql.Identifier("memories")
+
+
+def spec(lists, mib=None):
+    return IndexSpec("memories", lists, "vector_cosine_ops", 1536, mib)
+
+
+def built(pair, wanted, available_mib=None):
+    return build_index(pair.target, wanted, available_mib, lambda words: None)
+
+
+def test_the_index_is_built_and_read_back(pair):
+    fill(pair.target, 500)
+    index = built(pair, spec(10))
+    assert (index.name, index.lists) == ("memories_embedding_ivfflat_10", 10)
+    assert index.build_seconds > 0
+    assert index.size_bytes >= 500 * 8192, "a 1536-dimensional vector fills a page"
+    with connect(pair.target) as connection:
+        assert ivfflat_index(connection, TABLE)[:2] == ("memories_embedding_ivfflat_10", 10)
+
+
+def test_an_index_that_is_there_is_kept(pair):
+    fill(pair.target, 300)
+    built(pair, spec(10))
+    assert built(pair, spec(10)).build_seconds is None
+
+
+def test_other_lists_replace_the_index_so_that_two_never_share_a_column(pair):
+    fill(pair.target, 300)
+    built(pair, spec(10))
+    built(pair, spec(20))
+    with connect(pair.target) as connection:
+        names = connection.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE '%ivfflat%'").fetchall()
+    assert names == [("memories_embedding_ivfflat_20",)]
+
+
+def test_too_little_memory_is_refused_before_the_build_with_the_number(pair):
+    fill(pair.target, 300)
+    with pytest.raises(GateFailed, match=r"200 lists needs maintenance_work_mem of \d+ MiB.*allows 1"):
+        built(pair, spec(200, mib=1))
+    with pytest.raises(GateFailed, match="this machine has 2 MiB"):
+        built(pair, spec(200), available_mib=2)
+    with connect(pair.target) as connection:
+        assert ivfflat_index(connection, TABLE) is None
+
+
+def test_probes_reach_new_sessions(pair):
+    fill(pair.target, 10)
+    assert persist_probes(pair.target, 37) == 37
+    with connect(pair.target) as connection:
+        assert connection.execute("SHOW ivfflat.probes").fetchone() == ("37",)

@@ -1,0 +1,116 @@
+"""Searching and judging what came back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from psycopg import sql
+from stores import fill, unit_vectors
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.alternative import measured_alternative
+from orchestra_lib.vectors.evaluate import QuerySet, choose_probes, evaluate, with_notch
+from orchestra_lib.vectors.index import IndexSpec, build_index
+from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
+from orchestra_lib.vectors.truth import Truth, exact_neighbours
+
+TABLE = sql.Identifier("memories")
+MEMORIES = Searchable(TABLE, "vector_cosine_ops", 10)
+
+
+def run_of(*found):
+    return SearchRun(1, found, np.zeros(len(found)), None)
+
+
+def test_recall_counts_ties_as_right_and_short_answers_as_misses():
+    truth = Truth((("a", "b", "c", "d"),), ((0.1, 0.2, 0.2, 0.5),), 2, 4)
+    assert recalls(run_of(("a", "c")), truth)[0] == 1.0, "c is as near as b"
+    assert recalls(run_of(("a",)), truth)[0] == 0.5
+    assert recalls(run_of(()), truth)[0] == 0.0
+    assert recalls(run_of(("a", "d")), truth)[0] == 0.5
+    assert recalls(run_of(("d", "x", "a", "b")), truth)[0] == 0.0, "only the first k count"
+
+
+def test_hits_and_reciprocal_ranks():
+    run = run_of(("a", "b"), ("c", "d"), ())
+    assert hits(run, ("b", "x", "y")).tolist() == [1, 0, 0]
+    assert reciprocal_ranks(run, ("b", "c", "y")).tolist() == [0.5, 1, 0]
+
+
+@pytest.fixture
+def indexed(pair):
+    fill(pair.target, 2_000, clusters=2_000)
+    build_index(pair.target, IndexSpec("memories", 40, "vector_cosine_ops", 1536), None, lambda words: None)
+    vectors = unit_vectors(2_060, clusters=2_000)[2_000:]
+    with connect(pair.target) as connection:
+        yield (
+            pair,
+            connection,
+            QuerySet(vectors, None, exact_neighbours(connection, TABLE, vectors, 10, "vector_cosine_ops")),
+        )
+
+
+def test_more_probes_find_more_and_all_of_them_everything(indexed):
+    _, connection, queries = indexed
+    means = [
+        recalls(search(connection, MEMORIES, queries.vectors, probes), queries.truth).mean() for probes in (1, 2, 40)
+    ]
+    assert means[0] < means[1] <= means[2] == 1.0
+
+
+def test_the_plan_names_the_index_that_is_used(indexed):
+    _, connection, queries = indexed
+    assert search(connection, MEMORIES, queries.vectors[:1], 2).plan_uses == "memories_embedding_ivfflat_40"
+    wrong_class = Searchable(TABLE, "vector_l2_ops", 10)
+    assert search(connection, wrong_class, queries.vectors[:1], 2).plan_uses is None
+
+
+def test_probes_do_not_leak_into_the_session(indexed):
+    _, connection, queries = indexed
+    search(connection, MEMORIES, queries.vectors[:1], 17)
+    assert connection.execute("SHOW ivfflat.probes").fetchone() == ("1",)
+
+
+def test_the_evaluation_reaches_the_target_on_queries_that_did_not_choose(indexed):
+    _, connection, queries = indexed
+    found = evaluate(connection, MEMORIES, queries, 40, 0.9, None, "test")
+    assert found.recall.value >= 0.9
+    assert found.recall.samples == 30
+    assert found.probes <= 40
+    assert found.p50_ms.value <= found.p95_ms.value <= found.p99_ms.value
+    assert found.p99_ms.high == np.inf, "thirty queries cannot bound a p99"
+    assert (found.hit_at_k, found.short_answers) == (None, 0)
+
+
+def test_given_probes_are_obeyed(indexed):
+    _, connection, queries = indexed
+    assert evaluate(connection, MEMORIES, queries, 40, 0.9, 3, "test").probes == 3
+
+
+def test_too_few_queries_are_refused(indexed):
+    _, connection, queries = indexed
+    with pytest.raises(DataError, match="at least 20"):
+        evaluate(connection, MEMORIES, queries.part(0, 4), 40, 0.9, None, "test")
+
+
+def test_the_alternative_is_measured_and_leaves_nothing_behind(indexed):
+    pair, connection, queries = indexed
+    spec = IndexSpec("memories", 20, "vector_cosine_ops", 1536)
+    found = measured_alternative(pair.target, spec, queries, 0.9, None)
+    assert (found.lists, found.rows) == (20, 2_000)
+    assert found.plan_uses in ("memories_alternative_embedding_ivfflat_20", None)
+    assert connection.execute("SELECT to_regclass('memories_alternative')").fetchone() == (None,)
+
+
+def test_the_margin_never_passes_the_lists():
+    assert [with_notch(probes, 40) for probes in (1, 4, 8, 39, 40)] == [2, 5, 10, 40, 40]
+
+
+def test_probes_are_the_fewest_that_clear_the_target_or_the_most_there_are():
+    from orchestra_lib.bench.statistics import Estimate
+    from orchestra_lib.vectors.evaluate import ProbePoint
+
+    curve = [ProbePoint(p, Estimate(low, low, low, 10), 1.0) for p, low in ((1, 0.5), (2, 0.96), (4, 0.94), (8, 0.99))]
+    assert choose_probes(curve, 0.95) == 2
+    assert choose_probes(curve, 0.995) == 8

@@ -1,0 +1,93 @@
+"""Exact neighbours: the same as the server's own exact scan, ties and near-duplicates included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pgvector import Vector
+from psycopg import sql
+from stores import fill, unit_vectors
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.truth import OPERATORS, Truth, exact_neighbours, stream_vectors
+
+TABLE = sql.Identifier("memories")
+
+
+@pytest.mark.parametrize("opclass", list(OPERATORS))
+def test_truth_is_what_an_exact_scan_of_the_server_gives(pair, opclass):
+    fill(pair.target, 400)
+    queries = unit_vectors(12, seed=9) * np.linspace(0.5, 2, 12, dtype=np.float32)[:, None]
+    with connect(pair.target) as connection:
+        truth = exact_neighbours(connection, TABLE, queries, 10, opclass)
+        plan = connection.execute(
+            "EXPLAIN SELECT id FROM memories ORDER BY embedding <=> %s LIMIT 10", [Vector(queries[0])]
+        ).fetchall()
+        assert "Seq Scan" in str(plan), "the server's answer must be exact for this comparison"
+        for number, query in enumerate(queries):
+            rows = connection.execute(
+                f"SELECT id, embedding {OPERATORS[opclass]} %s AS d FROM memories ORDER BY d LIMIT 10", [Vector(query)]
+            ).fetchall()
+            assert [row[0] for row in rows] == list(truth.ids[number][:10])
+            assert np.allclose([row[1] for row in rows], truth.distances[number][:10], atol=1e-5)
+
+
+def test_blocks_do_not_change_the_truth(pair, monkeypatch):
+    fill(pair.target, 300)
+    queries = unit_vectors(5, seed=3)
+    with connect(pair.target) as connection:
+        whole = exact_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops")
+        monkeypatch.setattr(stream_vectors, "__defaults__", (17,))
+        assert exact_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops").ids == whole.ids
+
+
+def test_streamed_vectors_are_bit_for_bit_what_was_stored(pair):
+    stored = fill(pair.target, 45)
+    with connect(pair.target) as connection:
+        blocks = [(list(ids), block.copy()) for ids, block in stream_vectors(connection, TABLE, 1536, block_rows=20)]
+    assert [len(ids) for ids, _ in blocks] == [20, 20, 5]
+    assert [key for ids, _ in blocks for key in ids] == [f"id-{n:08}" for n in range(45)]
+    assert (np.vstack([block for _, block in blocks]) == stored).all()
+
+
+def test_rows_as_near_as_the_kth_count_as_right(pair):
+    fill(pair.target, 50)
+    with connect(pair.target) as connection:
+        connection.execute(
+            "UPDATE memories SET embedding = (SELECT embedding FROM memories WHERE id = 'id-00000000') "
+            "WHERE id < 'id-00000012'"
+        )
+        query = unit_vectors(50)[:1]
+        truth = exact_neighbours(connection, TABLE, query, 10, "vector_cosine_ops")
+    assert len(truth.accepted(0)) == 12, "twelve equal rows compete for ten places"
+
+
+def test_a_row_used_as_query_is_not_its_own_neighbour(pair):
+    vectors = fill(pair.target, 50)
+    with connect(pair.target) as connection:
+        truth = exact_neighbours(
+            connection, TABLE, vectors[:2], 10, "vector_cosine_ops", excluded=("id-00000000", "id-00000001")
+        )
+    assert "id-00000000" not in truth.ids[0]
+    assert truth.rows == 49
+    assert truth.without_self(0, ("id-00000000", "a", "b")) == ("a", "b")
+
+
+def test_fewer_rows_than_k_are_all_neighbours(pair):
+    fill(pair.target, 4)
+    with connect(pair.target) as connection:
+        truth = exact_neighbours(connection, TABLE, unit_vectors(2, seed=1), 10, "vector_cosine_ops")
+    assert [len(ids) for ids in truth.ids] == [4, 4]
+    assert len(truth.accepted(0)) == 4
+
+
+def test_an_empty_table_has_no_truth(pair):
+    fill(pair.target, 0)
+    with connect(pair.target) as connection, pytest.raises(DataError, match="no row"):
+        exact_neighbours(connection, TABLE, unit_vectors(1), 10, "vector_cosine_ops")
+
+
+def test_a_part_keeps_queries_and_exclusions_together():
+    truth = Truth((("a",), ("b",), ("c",)), ((0.1,), (0.2,), (0.3,)), 1, 3, ("x", "y", "z"))
+    assert truth.part(1, 2) == Truth((("b",),), ((0.2,),), 1, 3, ("y",))
