@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 MASK = "***"
@@ -55,6 +55,10 @@ class Secret:
             ],
             serialization=core_schema.plain_serializer_function_ser_schema(lambda _: MASK),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: CoreSchema, __: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "writeOnly": True}
 
 
 def registered() -> frozenset[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 _BYTES = {"Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -33,3 +33,11 @@ def _checked(quantity: str) -> str:
 
 MemoryQuantity = Annotated[str, AfterValidator(_checked)]
 """A text such as ``2Gi``."""
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - YAML holds anything, and validation judges it
+    return tuple(value) if isinstance(value, list) else value
+
+
+FromList = BeforeValidator(_as_tuple)
+"""Lets a tuple stand as a list in YAML; everything else stays strict."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from orchestra_lib.settings.base import MemoryQuantity, Model, memory_bytes
+from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, memory_bytes
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
@@ -72,7 +72,7 @@ class Workstations(Model):
     cluster: str
     development: Machine
     boost: Machine
-    replica_zones: tuple[Zone, Zone]
+    replica_zones: Annotated[tuple[Zone, Zone], FromList]
     boot_disk_gb: int = Field(ge=30)
     home_disk_gb: Literal[10, 50, 100, 200, 500, 1000]
     home_disk_reclaim: Literal["RETAIN", "DELETE"]
@@ -81,11 +81,6 @@ class Workstations(Model):
     pool_size: int = Field(ge=0)
     ide: str
     repository_host: Literal["GitHub"]
-
-    @field_validator("replica_zones", mode="before")
-    @classmethod
-    def _list_as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class Assistant(Model):
@@ -103,7 +98,9 @@ class Assistant(Model):
     @classmethod
     def _no_alias(cls, value: str) -> str:
         if value.endswith("-latest"):
-            raise ValueError(f"{value} is an alias: it names another model tomorrow, and Agent Platform does not know it")
+            raise ValueError(
+                f"{value} is an alias: it names another model tomorrow, and Agent Platform does not know it"
+            )
         return value
 
 

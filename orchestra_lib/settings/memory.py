@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.secret import Secret
@@ -30,6 +31,15 @@ class SourceStore(Model):
     table: TableName = "memories"
     columns: dict[Literal[COLUMNS], str] = Field(default_factory=dict)  # type: ignore[valid-type]
     lists: Lists = 2_000
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _text_as_mapping(cls, value: Any) -> Any:  # noqa: ANN401 - validation judges what comes out
+        # papermill's -p hands every mapping over as text; -y hands it over as one.
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('give the columns as JSON, such as {"id": "external_id"}') from None
 
 
 class TargetStore(Model):
@@ -102,8 +112,10 @@ class AlloyDB(Model):
         if self.cpu_count not in _N2_CPUS:
             raise ValueError(f"cpu_count {self.cpu_count} does not exist; N2 has {', '.join(map(str, _N2_CPUS))}")
         if self.machine_type != f"n2-highmem-{self.cpu_count}":
-            raise ValueError(f"machine_type {self.machine_type!r} has not {self.cpu_count} vCPUs of N2: "
-                             f"n2-highmem-{self.cpu_count} has")
+            raise ValueError(
+                f"machine_type {self.machine_type!r} has not {self.cpu_count} vCPUs of N2: "
+                f"n2-highmem-{self.cpu_count} has"
+            )
         return self
 
 
@@ -124,5 +136,7 @@ class Memory(Model):
     @model_validator(mode="after")
     def _probes_within_lists(self) -> Memory:
         if self.index.probes is not None and self.index.probes > self.index.lists:
-            raise ValueError(f"probes {self.index.probes} are more than the {self.index.lists} lists there are to probe")
+            raise ValueError(
+                f"probes {self.index.probes} are more than the {self.index.lists} lists there are to probe"
+            )
         return self

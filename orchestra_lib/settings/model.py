@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from orchestra_lib.evidence import canonical_json
-from orchestra_lib.secret import Secret
-from orchestra_lib.settings.base import Model
+from orchestra_lib.settings.base import FromList, Model
 from orchestra_lib.settings.cloud import (
     Api,
     Assistant,
@@ -85,12 +84,7 @@ class Settings(Model):
     assistant: Assistant | None = None
     api: Api | None = None
     cost: Cost | None = None
-    timeline: tuple[Phase, ...] | None = None
-
-    @field_validator("timeline", mode="before")
-    @classmethod
-    def _list_as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    timeline: Annotated[tuple[Phase, ...], FromList] | None = None
 
     @model_validator(mode="after")
     def _complete_for_its_kind(self) -> Settings:
@@ -120,5 +114,3 @@ _CLOUD_SECTIONS = (
     "cost",
     "timeline",
 )
-
-__all__ = ["Secret", "Settings"]

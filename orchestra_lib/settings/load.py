@@ -1,0 +1,118 @@
+"""Reading an environment's file, putting a notebook's overrides over it, and saying in one line what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from orchestra_lib.errors import ParameterError
+from orchestra_lib.settings.model import Settings
+from orchestra_lib.settings.overrides import OVERRIDES, parameter_names
+from orchestra_lib.settings.refusal import refusal
+
+
+def root() -> Path:
+    """The project's folder: ``$ORCHESTRA_HOME``, or where this library was installed from."""
+    chosen = os.environ.get("ORCHESTRA_HOME")
+    return Path(chosen).expanduser().absolute() if chosen else Path(__file__).resolve().parents[2]
+
+
+def environments(directory: Path | None = None) -> tuple[str, ...]:
+    """The names of the environments that have a parameter file."""
+    return tuple(sorted(path.stem for path in (directory or root() / "parameters").glob("*.yaml")))
+
+
+def load(
+    environment: object,
+    runbook: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """The settings of an environment, with a runbook's parameters over them; a None is no override.
+
+    Raises ParameterError, in one line, for an unknown environment or parameter and for the first value that cannot be:
+    it names the file or the parameter, the key, the value and what is allowed.
+    """
+    path = _file(environment, directory or root() / "parameters")
+    content = _read(path)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    places = _places(runbook, given)
+    for name, value in given.items():
+        _put(content, places[name], value)
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the misspelling is what helps.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        raise ParameterError(refusal(first, path, runbook, {places[name]: name for name in given})) from None
+    if settings.environment.name != path.stem:
+        raise ParameterError(
+            f"{path}: environment.name is {settings.environment.name!r}; it has to be the file's own, {path.stem!r}"
+        )
+    return settings
+
+
+def _file(environment: object, directory: Path) -> Path:
+    names = environments(directory)
+    if environment not in names:
+        raise ParameterError(
+            f"there is no environment {environment!r}; {directory} has {', '.join(names) or 'no file NAME.yaml'}"
+        )
+    return directory / f"{environment}.yaml"
+
+
+def _places(runbook: str | None, given: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    if not given:
+        return {}
+    known = parameter_names(runbook) if runbook else ()
+    unknown = next((name for name in given if name not in known), None)
+    if runbook is None or unknown is not None:
+        raise ParameterError(f"{unknown!r} is no parameter of {runbook}; it has {', '.join(known)}")
+    return {name: tuple(OVERRIDES[runbook][name].split(".")) for name in given}
+
+
+def _put(content: dict[str, Any], place: tuple[str, ...], value: object) -> None:
+    for key in place[:-1]:
+        inner = content.get(key)
+        if not isinstance(inner, dict):
+            return  # the file itself is wrong there, and validation will say so
+        content = inner
+    content[place[-1]] = value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader with one more check
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path} is not UTF-8 at byte {error.start}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ParameterError(f"{path}, line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path} holds no settings: it has to be a mapping with the section environment first")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys in silence; a parameter file may not have two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
