@@ -294,7 +294,11 @@ class Runbook:
             )
             return
         notebook = self.record_path.with_name(f"{self.name}.ipynb")
-        facts = {"run_id": self.record.run_id, "runbook": self.name, "outcome": self.record.outcome.value}
+        facts: dict[str, object] = {
+            "run_id": self.record.run_id,
+            "runbook": self.name,
+            "outcome": self.record.outcome.value,
+        }
         content = redact_json(self._session.notebook(facts))
         self._session.stop()
         if not self._session.captures_outputs:

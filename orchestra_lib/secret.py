@@ -23,7 +23,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        _register(value)
+        register(value)
 
     def reveal(self) -> str:
         """The text itself. Hand it to what needs it, never to a message or a log."""
@@ -66,7 +66,8 @@ def registered() -> frozenset[str]:
     return frozenset(_values)
 
 
-def _register(value: str) -> None:
+def register(value: str) -> None:
+    """Make a text known as secret, and with it the password inside when it is a connection string."""
     _values.update(part for part in (value, *_passwords(value)) if len(part) >= _SHORTEST)
 
 

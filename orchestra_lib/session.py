@@ -145,11 +145,11 @@ def _tap(kernel_session: KernelSession) -> list[Callable[[str, dict[str, Any], s
 
     Streams, displays, results and tracebacks all leave through the session's ``send``; nothing else sees all four.
     """
-    listeners: list[Callable[[str, dict[str, Any], str], None]] | None
-    listeners = getattr(kernel_session, "_orchestra_listeners", None)
-    if listeners is not None:
-        return listeners
-    listeners = []
+    present: list[Callable[[str, dict[str, Any], str], None]] | None
+    present = getattr(kernel_session, "_orchestra_listeners", None)
+    if present is not None:
+        return present
+    listeners: list[Callable[[str, dict[str, Any], str], None]] = []
     send = kernel_session.send
 
     def tapped(

@@ -111,7 +111,11 @@ class MemoryPhase:
             ),
             Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
         )
-        live = {"source_rows": taken.rows, "target_rows": table_rows, "index": present[0] if present else None}
+        live: dict[str, object] = {
+            "source_rows": taken.rows,
+            "target_rows": table_rows,
+            "index": present[0] if present else None,
+        }
         return Plan(changes, live)
 
     def copy(self) -> Table:
@@ -219,8 +223,9 @@ class MemoryPhase:
         wanted = self._settings.corpus
         with self._run.step("rehearsal store"):
             corpus = build(wanted.seed, wanted.queries, state_directory() / "corpus")
+            progress = Progress("rehearsal store", "rows")
             seeded = seed_store(
-                self._databases.source, corpus, wanted.rows, self._settings.source.lists, Progress("seed", "rows")
+                self._databases.source, corpus, wanted.rows, self._settings.source.lists, progress, progress.say
             )
         self._run.note(str(seeded))
         return corpus

@@ -79,7 +79,7 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def cost_sentences(evaluations: Sequence[Evaluation], index: BuiltIndex) -> tuple[str, ...]:
-    """What the index costs at its recall, and, when its lists do not suit the rows, against the measured alternative."""
+    """What the index costs at its recall and, when its lists do not suit the rows, against a measured alternative."""
     before, after, *alternatives = evaluations
     sentences = [
         suitability(index.lists, after.rows).sentence,

@@ -2,6 +2,6 @@
 
 from orchestra_lib.settings.load import environments, load, root
 from orchestra_lib.settings.model import Settings
-from orchestra_lib.settings.overrides import OVERRIDES, parameter_names
+from orchestra_lib.settings.overrides import OVERRIDES, parameter_names, secret_parameters
 
-__all__ = ["OVERRIDES", "Settings", "environments", "load", "parameter_names", "root"]
+__all__ = ["OVERRIDES", "Settings", "environments", "load", "parameter_names", "root", "secret_parameters"]

@@ -36,3 +36,8 @@ def parameter_names(runbook: str) -> tuple[str, ...]:
     if runbook not in OVERRIDES:
         raise ParameterError(f"there is no runbook {runbook!r}; there are {', '.join(OVERRIDES)}")
     return tuple(OVERRIDES[runbook])
+
+
+def secret_parameters(runbook: str) -> tuple[str, ...]:
+    """The parameters of a runbook that are secret: connection strings."""
+    return tuple(name for name, place in OVERRIDES.get(runbook, {}).items() if place.endswith(".dsn"))

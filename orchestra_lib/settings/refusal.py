@@ -39,7 +39,7 @@ def refusal(error: Mapping[str, Any], path: Path, runbook: str | None, overrides
     place = _known_part(error["loc"])
     key = ".".join(place)
     parameter = overrides.get(place)
-    where = f"{runbook}: parameter {parameter}" if parameter else f"{path}: {key or 'the file'}"
+    where = f"parameter {parameter}" if parameter else f"{path}: {key or 'the file'}"
     setting = f" (setting {key})" if parameter else ""
     kind = error["type"]
     if kind == "extra_forbidden":

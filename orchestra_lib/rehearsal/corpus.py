@@ -1,0 +1,157 @@
+"""The rehearsal's corpus: items with embeddings, and held-out questions with known answers; made once, then kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from orchestra_lib.errors import DataError
+from orchestra_lib.evidence import canonical_json
+from orchestra_lib.memory.schema import DIMENSION
+from orchestra_lib.rehearsal.docstrings import Item, collect
+from orchestra_lib.rehearsal.embedding import LexicalEmbedding, Matrix
+
+_LAYOUT = 1  # of the cache; a new number makes old ones unused
+_FEWEST_WORDS = 4  # a shorter first sentence ("Return self.") asks nothing
+
+
+@dataclass(frozen=True)
+class Query:
+    """A held-out first sentence and the id of the item that it was taken out of."""
+
+    text: str
+    answer_id: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Items, their contents as stored and their embeddings (float32, (items, dimension)); queries and theirs.
+
+    ``digest`` names everything that the content depends on: 64 hexadecimal digits.
+    """
+
+    items: tuple[Item, ...]
+    contents: tuple[str, ...]
+    embeddings: Matrix
+    queries: tuple[Query, ...]
+    query_embeddings: Matrix
+    embedding_model: str
+    seed: int
+    digest: str
+
+
+def build(
+    seed: int,
+    queries: int,
+    cache_directory: Path,
+    *,
+    dimension: int = DIMENSION,
+    folder: Path | None = None,
+) -> Corpus:
+    """The corpus for a seed and a number of questions, from the cache when it is there (about 25 s otherwise).
+
+    Raises DataError when the library has too few questions, or the cache cannot be written.
+    """
+    items = collect(folder)
+    digest = _digest(items, seed, queries, dimension)
+    place = cache_directory / digest[:16]
+    if not (place / "corpus.json").exists():
+        _save(_make(items, seed, queries, dimension, digest), place)
+    return _load(items, place)
+
+
+def _make(items: tuple[Item, ...], seed: int, count: int, dimension: int, digest: str) -> Corpus:
+    answers = _chosen(items, seed, count)
+    contents = tuple(item.content(with_first_sentence=number not in answers) for number, item in enumerate(items))
+    embedding = LexicalEmbedding(dimension, seed)
+    try:
+        embeddings = embedding.fit(list(contents))
+    except ValueError as error:
+        raise DataError(f"the rehearsal's corpus: {error}") from error
+    queries = tuple(Query(items[number].first_sentence, items[number].id) for number in sorted(answers))
+    asked = embedding.transform([query.text for query in queries])
+    return Corpus(items, contents, embeddings, queries, asked, embedding.model, seed, digest)
+
+
+def _chosen(items: tuple[Item, ...], seed: int, count: int) -> frozenset[int]:
+    """The items whose first sentence is held out: sentences that ask something and that no other item has too."""
+    sentences: dict[str, list[int]] = {}
+    for number, item in enumerate(items):
+        sentences.setdefault(item.first_sentence.lower(), []).append(number)
+    fit = [
+        numbers[0]
+        for sentence, numbers in sentences.items()
+        if len(numbers) == 1 and len(sentence.split()) >= _FEWEST_WORDS and _has_more(items[numbers[0]])
+    ]
+    if len(fit) < count:
+        raise DataError(
+            f"the library has {len(fit)} sentences fit for questions, {count} are wanted; give queries {len(fit)}"
+        )
+    return frozenset(np.random.default_rng(seed).choice(fit, size=count, replace=False).tolist())
+
+
+def _has_more(item: Item) -> bool:
+    """Whether anything is left to be found by once the sentence is taken out."""
+    return bool(item.rest or item.excerpt)
+
+
+def _digest(items: tuple[Item, ...], seed: int, queries: int, dimension: int) -> str:
+    content = hashlib.sha256(canonical_json([asdict(item) for item in items]).encode()).hexdigest()
+    made_with = [platform.python_version(), metadata.version("scikit-learn"), metadata.version("numpy")]
+    stated = canonical_json([_LAYOUT, content, made_with, seed, queries, dimension])
+    return hashlib.sha256(stated.encode()).hexdigest()
+
+
+def _save(corpus: Corpus, place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
+        np.save(temporary / "embeddings.npy", corpus.embeddings)
+        np.save(temporary / "query_embeddings.npy", corpus.query_embeddings)
+        facts = {
+            "contents": corpus.contents,
+            "queries": [asdict(query) for query in corpus.queries],
+            "embedding_model": corpus.embedding_model,
+            "seed": corpus.seed,
+            "digest": corpus.digest,
+        }
+        (temporary / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
+        if place.exists():
+            shutil.rmtree(place)  # left half made by an older layout
+        temporary.rename(place)
+    except OSError as error:
+        raise DataError(
+            f"the corpus cannot be kept in {place.parent}: {error.strerror or error}; make room, or set "
+            "ORCHESTRA_STATE_DIR to a larger disk"
+        ) from error
+
+
+def _load(items: tuple[Item, ...], place: Path) -> Corpus:
+    try:
+        facts = json.loads((place / "corpus.json").read_text(encoding="utf-8"))
+        embeddings = np.load(place / "embeddings.npy", allow_pickle=False)
+        asked = np.load(place / "query_embeddings.npy", allow_pickle=False)
+        os.utime(place)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"the kept corpus in {place} cannot be read ({error}); remove that folder and run again"
+        ) from error
+    return Corpus(
+        items,
+        tuple(facts["contents"]),
+        embeddings,
+        tuple(Query(**query) for query in facts["queries"]),
+        asked,
+        facts["embedding_model"],
+        facts["seed"],
+        facts["digest"],
+    )
