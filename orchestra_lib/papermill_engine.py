@@ -138,7 +138,7 @@ class Cells(NotebookExecutionManager):  # type: ignore[misc]
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
-    def create_kernel_manager(self) -> Any:  # noqa: ANN401 - jupyter_client's, untyped
+    def create_kernel_manager(self) -> Any:
         manager = super().create_kernel_manager()
         manager.transport_encryption = "auto"  # else the kernel listens in the clear, and warns so in every record
         return manager

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestra_lib import settings
+from orchestra_lib.settings import root
 
 
 def state_directory() -> Path:
     """Locks, pointers to open runs and the local target's data: ``$ORCHESTRA_STATE_DIR`` or ``<root>/.orchestra``."""
-    return _chosen("ORCHESTRA_STATE_DIR") or settings.root() / ".orchestra"
+    return _chosen("ORCHESTRA_STATE_DIR") or root() / ".orchestra"
 
 
 def runs_directory() -> Path:
     """Runs made outside papermill, and the ledger of all runs: ``$ORCHESTRA_RUNS_DIR`` or ``<root>/runs``."""
-    return _chosen("ORCHESTRA_RUNS_DIR") or settings.root() / "runs"
+    return _chosen("ORCHESTRA_RUNS_DIR") or root() / "runs"
 
 
 def ledger_path() -> Path:

@@ -145,8 +145,9 @@ def _tap(kernel_session: KernelSession) -> list[Callable[[str, dict[str, Any], s
 
     Streams, displays, results and tracebacks all leave through the session's ``send``; nothing else sees all four.
     """
-    present: list[Callable[[str, dict[str, Any], str], None]] | None
-    present = getattr(kernel_session, "_orchestra_listeners", None)
+    present: list[Callable[[str, dict[str, Any], str], None]] | None = getattr(
+        kernel_session, "_orchestra_listeners", None
+    )
     if present is not None:
         return present
     listeners: list[Callable[[str, dict[str, Any], str], None]] = []

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import psycopg
+from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -98,8 +99,9 @@ def _load(connection: psycopg.Connection, corpus: Corpus, rows: int, progress: C
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
         sql.Identifier(TABLE), sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
     )
+    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    register_vector(connection)  # an empty server had no such type when we connected
     with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(*map(sql.Identifier, (TABLE, _STATE_TABLE))))
         cursor.execute(sql.SQL("CREATE TABLE {} (state text NOT NULL)").format(sql.Identifier(_STATE_TABLE)))
         cursor.execute(create_table(TABLE, corpus.embeddings.shape[1]))

@@ -35,7 +35,7 @@ MemoryQuantity = Annotated[str, AfterValidator(_checked)]
 """A text such as ``2Gi``."""
 
 
-def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - YAML holds anything, and validation judges it
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -34,7 +34,7 @@ class SourceStore(Model):
 
     @field_validator("columns", mode="before")
     @classmethod
-    def _text_as_mapping(cls, value: Any) -> Any:  # noqa: ANN401 - validation judges what comes out
+    def _text_as_mapping(cls, value: Any) -> Any:
         # papermill's -p hands every mapping over as text; -y hands it over as one.
         try:
             return json.loads(value) if isinstance(value, str) else value

@@ -130,7 +130,8 @@ def test_the_users_own_table_is_mapped(pair):
     vectors = fill(pair.source, 60)
     with connect(pair.source) as source:
         source.execute(
-            "CREATE TABLE agent_memory (serial_no int PRIMARY KEY, external_id varchar(20), vec vector(1536), body text)"
+            "CREATE TABLE agent_memory "
+            "(serial_no int PRIMARY KEY, external_id varchar(20), vec vector(1536), body text)"
         )
         source.execute("INSERT INTO agent_memory SELECT row_number() OVER (), id, embedding, content FROM memories")
     job = job_for(pair, "agent_memory", {"id": "external_id", "embedding": "vec", "content": "body"})
@@ -172,7 +173,8 @@ def test_killed_in_the_middle_and_run_again_it_finishes_without_duplicates(pair)
         from orchestra_lib.memory.ranges import key_ranges
         from orchestra_lib.memory.source import source_table
         source = connect({pair.source!r})
-        job = CopyJob({pair.source!r}, source_table(source, "memories", {{}}), {pair.target!r}, sql.Identifier("memories"))
+        table = source_table(source, "memories", {{}})
+        job = CopyJob({pair.source!r}, table, {pair.target!r}, sql.Identifier("memories"))
         with exported_snapshot(source) as snapshot:
             copy(job, snapshot, key_ranges(source, job.source, 30), 2, lambda done: None)
     """)
