@@ -36,11 +36,11 @@ class Session:
         self._on_failure = on_failure
         self._guard = threading.Lock()  # the stream's text arrives from the kernel's output thread
         self.captures_outputs = getattr(shell, "kernel", None) is not None
+        # The history numbers the cells; IPython's own count is one ahead in a running cell since 9.18.
         history = list(shell.history_manager.input_hist_raw)
-        current = shell.execution_count
-        self._cells = [_Cell(n, source, None) for n, source in enumerate(history[:current]) if n > 0]
-        if current < len(history):
-            self._cells.append(_Cell(current, history[current], self._request()))
+        self._cells = [_Cell(n, source, None) for n, source in enumerate(history) if n > 0]
+        if self._cells and self._request():
+            self._cells[-1].parent = self._request()
         shell.events.register("pre_run_cell", self._cell_starts)
         shell.events.register("post_run_cell", self._cell_ended)
         if self.captures_outputs:
@@ -67,7 +67,8 @@ class Session:
     def _cell_starts(self, info: ExecutionInfo) -> None:
         if info.store_history:
             with self._guard:
-                self._cells.append(_Cell(self._shell.execution_count, info.raw_cell, self._request()))
+                number = len(self._shell.history_manager.input_hist_raw)
+                self._cells.append(_Cell(number, info.raw_cell, self._request()))
 
     def _cell_ended(self, result: ExecutionResult) -> None:
         error = result.error_before_exec or result.error_in_exec

@@ -185,6 +185,10 @@ def _reason(data: Path, error: Exception) -> str:
 
 
 def _last_log_line(data: Path) -> str:
+    """The last line of the log that says what went wrong, else the last line at all."""
     log = data / "log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() and os.access(log, os.R_OK) else []
-    return lines[-1] if lines else f"it left no log in {log}"
+    starts = [number for number, line in enumerate(lines) if "starting PostgreSQL" in line]
+    last_start = lines[starts[-1] :] if starts else lines
+    wrong = [line for line in last_start if "FATAL:" in line or "PANIC:" in line]
+    return (wrong or lines or [f"it left no log in {log}"])[-1]

@@ -91,8 +91,7 @@ def cost_sentences(evaluations: Sequence[Evaluation], index: BuiltIndex) -> tupl
     ]
     sentences.extend(
         f"The alternative with {other.lists:,} lists and {other.probes:,} probes, built and measured on the same rows, "
-        f"takes {other.p95_ms.value:.2f} ms at p95 with recall {other.recall.value:.3f}: the chosen {index.lists:,} "
-        f"lists cost {after.p95_ms.value / other.p95_ms.value:.1f} times its latency. To use it: -p lists {other.lists}"
+        f"takes {other.p95_ms.value:.2f} ms at p95 with recall {other.recall.value:.3f}: {_against(index, after, other)}"
         for other in alternatives
     )
     return tuple(sentences)
@@ -121,6 +120,15 @@ def _readings(label: str, evaluation: Evaluation) -> tuple[Evidence, ...]:
 
 def _optional(estimate: Estimate | None) -> str:
     return str(estimate) if estimate else "–"
+
+
+def _against(index: BuiltIndex, after: Evaluation, other: Evaluation) -> str:
+    times = after.p95_ms.value / other.p95_ms.value
+    if after.p95_ms.low > other.p95_ms.high:
+        return f"the {index.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}"
+    if other.p95_ms.low > after.p95_ms.high:
+        return f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time"
+    return "no difference in latency can be told from these intervals"
 
 
 def _built(index: BuiltIndex) -> str:
