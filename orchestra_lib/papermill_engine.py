@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -65,7 +66,7 @@ class TruthfulEngine(NBClientEngine):  # type: ignore[misc]
         """
         runbook = nb.metadata.get("orchestra", {}).get("runbook")
         if runbook is None:
-            return super().execute_notebook(nb, kernel_name, output_path=output_path, **options)
+            return NBClientEngine.execute_notebook(nb, kernel_name, output_path=output_path, **options)
         try:
             _learn_secrets(runbook, nb.metadata.papermill.get("parameters", {}))
             with papermill_output.claimed(output_path) as output, _signals_raise() as signals:
@@ -89,7 +90,13 @@ class TruthfulEngine(NBClientEngine):  # type: ignore[misc]
             # IPython would keep every cell's text, parameters included, in a database in the home directory.
             extra_arguments=["--HistoryManager.enabled=False"],
         )
-        client.execute(env={**os.environ, record.RUN_CONTEXT_VARIABLE: str(nb_man.record_path)})
+        client.execute(
+            env={**os.environ, record.RUN_CONTEXT_VARIABLE: str(nb_man.record_path)},
+            # What a cell writes to a file descriptor reaches the notebook through the redactor; ipykernel would also
+            # echo it here as it is, past the redactor.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 class Cells(NotebookExecutionManager):  # type: ignore[misc]

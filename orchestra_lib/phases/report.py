@@ -127,7 +127,9 @@ def _against(index: BuiltIndex, after: Evaluation, other: Evaluation) -> str:
     if after.p95_ms.low > other.p95_ms.high:
         return f"the {index.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}"
     if other.p95_ms.low > after.p95_ms.high:
-        return f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time"
+        return (
+            f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time"
+        )
     return "no difference in latency can be told from these intervals"
 
 
