@@ -91,7 +91,8 @@ def cost_sentences(evaluations: Sequence[Evaluation], index: BuiltIndex) -> tupl
     ]
     sentences.extend(
         f"The alternative with {other.lists:,} lists and {other.probes:,} probes, built and measured on the same rows, "
-        f"takes {other.p95_ms.value:.2f} ms at p95 with recall {other.recall.value:.3f}: {_against(index, after, other)}"
+        f"takes {other.p95_ms.value:.2f} ms at p95 with recall {other.recall.value:.3f}: "
+        f"{_against(index, after, other)}"
         for other in alternatives
     )
     return tuple(sentences)
