@@ -168,7 +168,7 @@ def test_plan_mode_changes_nothing_and_an_approved_plan_has_to_be_the_same(home:
 @pytest.mark.slow
 def test_a_kernel_killed_in_the_middle_of_the_copy_loses_and_doubles_nothing(home: Path) -> None:
     """kill -9 while rows are on their way, then the same command again: it finishes, and every row is there once."""
-    arguments = ("-p", "lists", "64", "-p", "queries", "100", "-p", "rows", "16000")
+    arguments = ("-p", "lists", "64", "-p", "queries", "400", "-p", "rows", "16000")
     target = databases.status(home / "state").databases["target"].conninfo
     with psycopg.connect(target, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS memories")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -38,11 +39,17 @@ def recall_latency_figure(
         xanchor="right",
         yanchor="bottom",
     )
-    figure.add_hline(
-        y=latency_target_ms,
-        line={"dash": "dot", "color": "#555555"},
-        annotation_text=f"latency target {latency_target_ms:g} ms",
-        annotation_position="top left",
+    figure.add_hline(y=latency_target_ms, line={"dash": "dot", "color": "#555555"})
+    figure.add_annotation(
+        x=0.0,
+        xref="paper",
+        y=math.log10(
+            latency_target_ms
+        ),  # plotly takes an annotation's place on a log axis as an exponent, a line's not
+        text=f"latency target {latency_target_ms:g} ms",
+        showarrow=False,
+        xanchor="left",
+        yanchor="bottom",
     )
     figure.update_layout(
         title={"text": f"Recall and latency by probes<br><sub>{subject}</sub>"},

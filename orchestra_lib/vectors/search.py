@@ -58,7 +58,9 @@ def search(connection: psycopg.Connection, target: Searchable, queries: Matrix, 
     The first pass of a session includes reading pages in; call it twice and keep the second for warm figures.
     Raises DataError when the server does not have the probes that were set.
     """
-    statement = target.statement()
+    # The probes are part of a plan's cost, and a prepared statement keeps its plan: each number gets one of its own.
+    # Else the plan of the first probes would be timed for all of them, and another one be told.
+    statement = target.statement() + sql.SQL(f" /* probes {int(probes)} */")
     with _probes(connection, probes):
         uses = planned_index(connection, target, queries[0])
         ids: list[tuple[str, ...]] = []

@@ -116,3 +116,18 @@ def test_probes_are_the_fewest_that_clear_the_target_or_the_most_there_are():
     curve = [ProbePoint(p, Estimate(low, low, low, 10), 1.0) for p, low in ((1, 0.5), (2, 0.96), (4, 0.94), (8, 0.99))]
     assert choose_probes(curve, 0.95) == 2
     assert choose_probes(curve, 0.995) == 8
+
+
+def test_the_plan_that_is_told_is_the_plan_that_is_timed(indexed):
+    """With few probes the index is cheaper, with all of them the table; a plan cached for the first was timed for both."""
+    _, connection, queries = indexed
+    connection.execute("RESET enable_seqscan")
+    connection.execute("SET seq_page_cost = 40")  # this small table is then read only when all lists are probed
+    few, all_lists = (search(connection, MEMORIES, queries.vectors, probes) for probes in (1, 40))
+    assert (few.plan_uses, all_lists.plan_uses) == ("memories_embedding_ivfflat_40", None)
+    scans = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'memories'"
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    before = connection.execute(scans).fetchone()[0]
+    search(connection, MEMORIES, queries.vectors, 40)
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    assert connection.execute(scans).fetchone()[0] - before >= len(queries.vectors)
