@@ -199,7 +199,8 @@ class MemoryPhase:
                 "the search uses the index or an exact scan",
                 Source.OBSERVED,
                 after.plan_uses in (self._index.name, None),
-                note=f"plan: {after.plan_uses or 'scan of the table'}",
+                note=f"plan with enable_seqscan = off: {after.plan_uses or 'scan of the table'}; "
+                f"left alone: {after.plan_left_alone or 'scan of the table'}",
             ),
         )
         return evaluation_table(self._evaluations)

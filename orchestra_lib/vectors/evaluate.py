@@ -62,6 +62,7 @@ class Evaluation:
     mrr: Estimate | None
     short_answers: int
     plan_uses: str | None
+    plan_left_alone: str | None
     curve: tuple[ProbePoint, ...]
 
 
@@ -151,5 +152,6 @@ def _evaluation(
         mrr=mean(reciprocal_ranks(run, queries.answers)) if queries.answers else None,
         short_answers=sum(len(found) < wanted for found in run.ids),
         plan_uses=run.plan_uses,
+        plan_left_alone=run.plan_left_alone,
         curve=curve,
     )
