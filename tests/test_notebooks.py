@@ -128,6 +128,7 @@ def test_the_memory_phase_is_rehearsed_by_the_plain_papermill_command(home: Path
     assert all(row["verdict"] in ("PASS", "NOTED") for row in told.record.evidence)
     assert {step.name for step in told.record.steps} >= {"inventory", "copy", "check", "index", "measure"}
     assert told.record.plan_sha256
+    assert any(note.startswith("With 64 lists") for note in told.record.notes), "what the lists cost is kept"
     assert set(told.statuses) == {"completed"}
     outputs = json.dumps(read(home / "out.ipynb"))
     assert "application/vnd.plotly.v1+json" in outputs

