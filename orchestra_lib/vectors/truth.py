@@ -22,6 +22,7 @@ Matrix = NDArray[np.float32]
 
 _BLOCK_ROWS = 20_000
 _SPARE_CANDIDATES = 32  # kept beyond k, so that ties and float32 errors at the edge are settled in float64
+_UNIT = 1e-5  # squared lengths this near to 1 do not move a row past the spare candidates
 _TIE = 1e-7  # distances closer than this are equal: float32 coordinates carry no more
 
 _HEADER_BYTES = 19  # of a COPY BINARY stream: it comes with the first row
@@ -145,7 +146,7 @@ class _Scorer:
 
     def add(self, ids: list[str], vectors: Matrix) -> None:
         """Take one block of rows into account."""
-        prepared = np.ascontiguousarray(_prepared(vectors, self._metric), dtype=np.float32)
+        prepared = vectors if _is_prepared(vectors, self._metric) else _prepared(vectors, self._metric)
         keep = min(self._keep, len(ids))
         metric = faiss.METRIC_L2 if self._metric == "vector_l2_ops" else faiss.METRIC_INNER_PRODUCT
         _, found = faiss.knn(self._queries, prepared, keep, metric=metric)
@@ -165,12 +166,15 @@ class _Scorer:
         return Truth(tuple(map(tuple, self._ids)), tuple(map(tuple, self._distances)), k, self._rows)
 
     def _rescored(self, vectors: Matrix, found: NDArray[np.int64]) -> NDArray[np.float64]:
-        candidates = _prepared(vectors[found].astype(np.float64), self._metric)
-        if self._metric == "vector_l2_ops":
-            difference = candidates - self._exact_queries[:, None, :]
-            return np.asarray(np.sqrt(np.einsum("qkd,qkd->qk", difference, difference)))
-        products = np.asarray(np.einsum("qkd,qd->qk", candidates, self._exact_queries))
-        return 1.0 - products if self._metric == "vector_cosine_ops" else -products
+        # Query by query: all candidates at once, in float64, would be a copy of hundreds of megabytes.
+        distances = np.empty(found.shape)
+        for number, (rows, query) in enumerate(zip(found, self._exact_queries, strict=True)):
+            candidates = _prepared(vectors[rows].astype(np.float64), self._metric)
+            if self._metric == "vector_l2_ops":
+                distances[number] = np.linalg.norm(candidates - query, axis=1)
+            else:
+                distances[number] = (self._metric == "vector_cosine_ops") - candidates @ query
+        return distances
 
 
 def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floating]:
@@ -178,3 +182,10 @@ def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floatin
         return vectors
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norms == 0, 1, norms)
+
+
+def _is_prepared(vectors: Matrix, opclass: str) -> bool:
+    """Whether candidates may be sought among the vectors as they are: exact distances are computed afterwards."""
+    if opclass != "vector_cosine_ops":
+        return True
+    return bool(np.all(np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < _UNIT))
