@@ -25,13 +25,13 @@ _local = papermill_io.get_handler("out.ipynb")
 
 
 def write(text: str, path: str | Path) -> None:
-    """Write an executed notebook atomically and without secrets; a sealed one is left as it is.
+    """Write an executed notebook, already redacted, atomically; a sealed one is left as it is.
 
     Raises RecordError when the disk refuses.
     """
     place = _absolute(path)
     if place not in _sealed:
-        record.write_atomically(place, redact(text).encode())
+        record.write_atomically(place, text.encode())
 
 
 def seal(path: Path) -> None:
@@ -98,7 +98,7 @@ def _absolute(path: str | Path) -> Path:
 def _write_as_papermill(text: str, path: str) -> None:
     if Path(path).suffix != ".ipynb":
         raise RecordError(f"{path} is no notebook: give the output a name that ends in .ipynb")
-    write(text, path)
+    write(redact(text), path)
 
 
 _local.write = _write_as_papermill

@@ -14,6 +14,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeVar, cast
 
 from orchestra_lib.secret import MASK, register, registered
@@ -26,7 +27,7 @@ _SECRET_VARIABLE = re.compile(r"PGPASSWORD|.*_(TOKEN|PASSWORD|SECRET|API_KEY)", 
 _SHAPES = tuple(
     re.compile(pattern)
     for pattern in (
-        r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@\"'\\<>]*:)([^\s@\"'\\<>]+)(?=@)",  # the password of a URL
+        r"(://[^\s:/@\"'\\<>]*:)([^\s@\"'\\<>]+)(?=@)",  # the password of a URL
         r"(?i)(\b(?:password|passwd|pgpassword|sslpassword)\s*=\s*)([^\s\"'\\&;<>]+)",  # of a DSN, of a command line
         r"(?i)(\b(?:password|passwd|pgpassword|sslpassword)\s*=\s*')([^'\"\\]+)",  # the same, quoted
         r"(?i)(\bauthorization\s*:\s*(?:bearer|basic)\s+)([\w.~+/=-]+)",
@@ -40,11 +41,7 @@ _SHAPES = tuple(
 
 def redact(text: str) -> str:
     """The text with every secret replaced by ``***``."""
-    for form in _forms():
-        text = text.replace(form, MASK)
-    for shape in _SHAPES:
-        text = shape.sub(rf"\1{MASK}", text)
-    return text
+    return _without(text, _forms())
 
 
 def redact_json(value: Json) -> Json:
@@ -75,10 +72,24 @@ def _redacted(value: object) -> object:
     return value
 
 
-def _forms() -> list[str]:
-    """The known secrets as text may carry them, the longest first so that none hides behind a shorter one."""
-    found = {form for value in registered() for form in _written(value)}
-    return sorted(found, key=len, reverse=True)
+# A notebook is saved at every cell, and most of its text (plotly's own code alone is 5 MB) has been judged before.
+@lru_cache(maxsize=4096)
+def _without(text: str, forms: tuple[str, ...]) -> str:
+    for form in forms:
+        text = text.replace(form, MASK)
+    for shape in _SHAPES:
+        text = shape.sub(rf"\1{MASK}", text)
+    return text
+
+
+def _forms() -> tuple[str, ...]:
+    return _forms_of(registered())
+
+
+@lru_cache(maxsize=8)
+def _forms_of(values: frozenset[str]) -> tuple[str, ...]:
+    """Secrets as text may carry them, the longest first so that none hides behind a shorter one."""
+    return tuple(sorted({form for value in values for form in _written(value)}, key=len, reverse=True))
 
 
 def _written(value: str) -> Iterator[str]:
