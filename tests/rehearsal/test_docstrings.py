@@ -83,11 +83,26 @@ def test_modules_classes_functions_and_properties_have_ids_of_their_own(items: d
     ("id_", "signature", "first", "rest", "excerpt"),
     [
         ("kitchen", "module kitchen", "The kitchen.", "", ""),
-        ("kitchen.kettle", "module kitchen.kettle", "Kettles boil water.", "They whistle\nwhen they are done.", "import os"),
-        ("kitchen.kettle:Kettle", "class Kettle(object)", "A kettle of one litre!", "It is made of steel.", "    size = 1"),
-        ("kitchen.kettle:Kettle.heat", "def Kettle.heat(self)", "The heat in degrees.", "", "        return self._heat"),
-        ("kitchen.kettle:Kettle.heat#2", "def Kettle.heat#2(self, value)", "Set the heat.", "", "        self._heat ="),
-        ("kitchen.kettle:boil", "def boil(kettle, minutes=3)", "Boil a kettle.", "Takes minutes.", "    await kettle"),
+        (
+            "kitchen.kettle", "module kitchen.kettle",
+            "Kettles boil water.", "They whistle\nwhen they are done.", "import os",
+        ),
+        (
+            "kitchen.kettle:Kettle", "class Kettle(object)",
+            "A kettle of one litre!", "It is made of steel.", "    size = 1",
+        ),
+        (
+            "kitchen.kettle:Kettle.heat", "def Kettle.heat(self)",
+            "The heat in degrees.", "", "        return self._heat",
+        ),
+        (
+            "kitchen.kettle:Kettle.heat#2", "def Kettle.heat#2(self, value)",
+            "Set the heat.", "", "        self._heat = value",
+        ),
+        (
+            "kitchen.kettle:boil", "def boil(kettle, minutes=3)",
+            "Boil a kettle.", "Takes minutes.", "    await kettle",
+        ),
         (
             "kitchen.kettle:Kettle.undocumented.inner", "def Kettle.undocumented.inner(x, *, y=2)",
             "An inner function without a full stop", "and a second paragraph", "            return x",
