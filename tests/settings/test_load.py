@@ -106,7 +106,7 @@ def test_an_override_wins_and_none_leaves_the_files_value() -> None:
         ({"mode": "false"}, ["parameter mode is 'false'", "one of plan, apply"]),
         ({"rows": 3.5}, ["parameter rows is 3.5", "a whole number from 100 to 10000000"]),
         ({"approved_plan": float("inf")}, ["parameter approved_plan is inf"]),
-        ({"probes": 200}, ["probes 200 are more than the 100 lists"]),
+        ({"lists": 100, "probes": 200}, ["probes 200 are more than the 100 lists"]),
         ({"source_columns": {"idx": "a"}}, ["source_columns is 'idx'", "id, agent_id"]),
         ({"source_columns": "id=key"}, ['{"id": "external_id"}']),
         ({"source_table": "a; DROP TABLE b"}, ["parameter source_table is 'a; DROP TABLE b'"]),
@@ -153,7 +153,7 @@ def test_no_value_but_a_files_name_is_an_environment(environment: object) -> Non
         ("debounce_seconds: 0.1", "debounce_seconds: 100ms", "memory.sync.debounce_seconds is '100ms', a text"),
         ("recall_target: 0.95", "recall_target: 95", "memory.search.recall_target is 95, a whole number"),
         ("recall_target: 0.95", "recall_target: .nan", "memory.search.recall_target is nan"),
-        ("    queries: 600", "    queries: 600\n    queries: 700", "the key 'queries' stands here twice"),
+        ("    queries: 400", "    queries: 400\n    queries: 700", "the key 'queries' stands here twice"),
         ("run:", "run: [", "line "),
     ],
 )  # fmt: skip
