@@ -44,11 +44,17 @@ def test_a_drawn_row_is_far_closer_to_its_real_row_than_to_any_other(
     assert len(np.unique(rows, axis=0)) == DRAWN
 
 
-def test_drawn_rows_spread_along_the_axes_as_the_real_ones_do(real: Matrix, drawn: tuple[np.ndarray, Matrix]) -> None:
-    values, axes = np.linalg.eigh(np.cov(real.T))
-    spread = np.var(drawn[1] @ axes, axis=0)
-    np.testing.assert_allclose(spread[-10:], values[-10:], rtol=0.25)
-    assert np.linalg.norm(drawn[1].mean(axis=0) - real.mean(axis=0)) < 0.1
+def test_drawn_rows_have_the_mean_and_the_covariance_of_the_real_ones() -> None:
+    # Close around one direction, scaling to unit length moves hardly anything, so that both can still be seen.
+    rng = np.random.default_rng(2)
+    scattered = rng.standard_normal((REAL, 8)) * np.linspace(0.05, 0.02, 8)
+    scattered[:, 0] += 1
+    real = (scattered / np.linalg.norm(scattered, axis=1, keepdims=True)).astype(np.float32)
+    _, rows = Growth(real).draw(40_000, rng)
+    np.testing.assert_allclose(rows.mean(axis=0), real.mean(axis=0), atol=0.003)
+    wanted, found = np.cov(real.T)[1:, 1:], np.cov(rows.T)[1:, 1:]
+    np.testing.assert_allclose(np.diag(found), np.diag(wanted), rtol=0.08)
+    np.testing.assert_allclose(found, wanted, atol=0.08 * wanted.max())
 
 
 def test_the_same_seed_draws_the_same_rows_and_the_next_draw_others(real: Matrix) -> None:
