@@ -121,10 +121,9 @@ class Evidence:
         return {**self._stated(), "digest": self.digest}
 
     def __str__(self) -> str:
-        wanted = f", wanted {self.target}" if self.target else ""
+        wanted = f", wanted {bound_text(str(self.target))}" if self.target else ""
         note = f" ({self.note})" if self.note else ""
-        value = f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
-        return f"{self.claim}: {value} {self.unit}".rstrip() + f"{wanted}, {self.source}{note}"
+        return f"{self.claim}: {value_text(self.value, self.unit)}{wanted}, {self.source}{note}"
 
 
 # A satisfied claim is worth what its source is worth; an assumption proves nothing.
@@ -162,6 +161,30 @@ def failing(rows: Iterable[Evidence], *, rehearsal: bool) -> tuple[Evidence, ...
     """The rows that keep a run from passing, in the order given."""
     red = {Verdict.FAIL, Verdict.MISSING} | (set() if rehearsal else {Verdict.REHEARSED})
     return tuple(row for row in rows if row.verdict in red)
+
+
+def value_text(value: object, unit: str = "") -> str:
+    """A value for people: thousands apart, floats to four digits, – for None; with its unit where it has one."""
+    if value is None:
+        told = "–"
+    elif isinstance(value, bool):
+        told = "yes" if value else "no"
+    elif isinstance(value, int):
+        told = f"{value:,}"
+    elif isinstance(value, float):
+        told = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:,.4g}"
+    else:
+        told = str(value)
+    return f"{told} {unit}".rstrip()
+
+
+def bound_text(target: str) -> str:
+    """A bound as a record has it, such as ``<= 22873``, for people: thousands apart, no digit dropped."""
+    comparison, _, limit = target.partition(" ")
+    try:
+        return f"{comparison} {float(limit):,}".removesuffix(".0")
+    except ValueError:
+        return target
 
 
 def canonical_json(value: object) -> str:

@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra_lib.evidence import Bound, Evidence, Source, Verdict, canonical_json, failing, roll_up, yes_or_no
+from orchestra_lib.evidence import (
+    Bound,
+    Evidence,
+    Source,
+    Verdict,
+    bound_text,
+    canonical_json,
+    failing,
+    roll_up,
+    value_text,
+    yes_or_no,
+)
 
 GREEN = {Verdict.PASS, Verdict.REHEARSED}
 RED = {Verdict.FAIL, Verdict.MISSING}
@@ -177,3 +188,29 @@ def test_a_claim_is_true_or_false(holds: bool) -> None:
 
 def test_a_row_reads_as_one_line() -> None:
     assert str(row(value=2)) == "claim: 2 ms, wanted == 1, MEASURED (note)"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "told"),
+    [
+        (8604, "rows", "8,604 rows"),
+        (0.9665, "", "0.9665"),
+        (25_165_824.0, "bytes", "25,165,824 bytes"),
+        (2.94449, "ms", "2.944 ms"),
+        (math.inf, "ms", "inf ms"),
+        (None, "ms", "– ms"),
+        (True, "", "yes"),
+        ("1,000 lists, 80 probes", "", "1,000 lists, 80 probes"),
+    ],
+)
+def test_a_value_is_told_to_people_in_one_way(value: object, unit: str, told: str) -> None:
+    assert value_text(value, unit) == told
+
+
+def test_a_bound_is_told_with_its_thousands_apart_and_every_digit() -> None:
+    assert bound_text("<= 22873") == "<= 22,873"
+    assert bound_text(">= 0.999999") == ">= 0.999999"
+    assert bound_text("None") == "None"
+    assert str(Evidence("room", Source.OBSERVED, 21631, "MiB", Bound(">=", 22873.0))) == (
+        "room: 21,631 MiB, wanted >= 22,873, OBSERVED"
+    )

@@ -26,6 +26,7 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
 
 def test_too_few_samples_leave_the_end_of_an_interval_open():
     assert quantile([1.0, 2.0, 3.0], 0.99).high == np.inf
+    assert str(quantile([1.0, 2.0, 3.0], 0.99)).endswith(", ∞]")
 
 
 def test_equal_samples_still_have_a_lower_end():

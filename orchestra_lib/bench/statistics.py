@@ -24,7 +24,7 @@ class Estimate:
     confidence: float = CONFIDENCE
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]".replace("inf", "∞")
 
 
 def quantile(values: Sequence[float] | NDArray[np.float64], share: float, confidence: float = CONFIDENCE) -> Estimate:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from orchestra_lib.evidence import Evidence, Verdict
+from orchestra_lib.evidence import Evidence, Verdict, bound_text, value_text
 from orchestra_lib.plan import Plan, Verb
 
 # Colours with at least 4.5:1 contrast on the light grounds used here; the word is always there too.
@@ -52,13 +52,13 @@ class Table:
         )
 
     def _html_cells(self, index: int, row: Sequence[object]) -> str:
-        cells = [escape(_text(value)) for value in row]
+        cells = [escape(value_text(value)) for value in row]
         if self.marks:
             cells[0] = badge(self.marks[index])
         return "".join(f'<td style="{_CELL}border-bottom:1px solid #ddd">{cell}</td>' for cell in cells)
 
     def __repr__(self) -> str:
-        rows = [[str(name) for name in self.headings], *([_text(value) for value in row] for row in self.rows)]
+        rows = [[str(name) for name in self.headings], *([value_text(value) for value in row] for row in self.rows)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self.headings))]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         rule = "  ".join("-" * width for width in widths)
@@ -71,7 +71,7 @@ def evidence_table(rows: Sequence[Evidence], caption: str = "") -> Table:
     return Table(
         ("verdict", "claim", "value", "wanted", "source", "note"),
         [
-            (row.verdict.value, row.claim, _value(row), str(row.target or ""), row.source.value, row.note)
+            (row.verdict.value, row.claim, value_text(row.value, row.unit), _wanted(row), row.source.value, row.note)
             for row in ordered
         ],
         caption,
@@ -88,15 +88,6 @@ def plan_table(plan: Plan, caption: str = "") -> Table:
     )
 
 
-def _value(row: Evidence) -> str:
-    return f"{_text(row.value)} {row.unit}".strip()
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+def _wanted(row: Evidence) -> str:
+    # A no-break space: "<=" at the end of a line and its number on the next read like two things.
+    return bound_text(str(row.target)).replace(" ", "\N{NO-BREAK SPACE}") if row.target else ""
