@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from orchestra_lib import audit, migrate, paths
-from orchestra_lib.errors import OrchestraError
+from orchestra_lib.errors import OrchestraError, ParameterError
 from orchestra_lib.local import program as local_program
-
-INTERRUPTED = 130
+from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        return INTERRUPTED
+        return INTERRUPTED_EXIT_CODE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    if options.only and (options.first or options.last):
+        raise ParameterError(f"--only {options.only} stands alone: leave out --from and --until")
     first, last = (options.only, options.only) if options.only else (options.first, options.last)
     parameters = [("environment", options.environment), *map(tuple, options.parameters)]
     if options.mode:

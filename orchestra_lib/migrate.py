@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from orchestra_lib import paths, record
+from orchestra_lib import audit, paths, record
 from orchestra_lib.errors import ParameterError, RecordError
+from orchestra_lib.evidence import bound_text, value_text
 from orchestra_lib.record import Outcome, Record
-from orchestra_lib.settings import parameter_names, root
+from orchestra_lib.redaction import redact
+from orchestra_lib.settings import parameter_names, root, secret_parameters
+from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
 
 _LAST_OF_THE_CHAIN = 7  # 08 is an optimisation for later, 99 undoes
 _SECONDS_BETWEEN_READINGS = 0.5
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REACHED_ITS_END = (Outcome.COMPLETED, Outcome.PLANNED)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one runbook ended: its record where one was written, and papermill's exit code and last words."""
+    """How one runbook ended: its record where one was written, the exit code, and papermill's last words."""
 
     runbook: str
     record: Record | None
@@ -66,8 +73,21 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
     _summary(ended, out)
     last = ended[-1]
     if last.exit_code:
-        out.write(f"resume with: ./run_migration.sh --from {last.runbook[:2]}\n")
+        out.write(f"resume with: {_resuming(last.runbook, notebooks[-1], parameters)}\n")
     return last.exit_code
+
+
+def _resuming(runbook: str, end: Path, parameters: Sequence[tuple[str, str]]) -> str:
+    """The command that goes on from a runbook with the same parameters; a secret one has to be given again."""
+    words = ["./run_migration.sh", "--from", runbook[:2]]
+    if end != runbooks()[-1]:
+        words += ["--until", end.name[:2]]
+    for name, value in parameters:
+        if name in ("environment", "mode"):
+            words += [] if value == "local" else [f"--{name}", value]
+        else:
+            words += ["-p", name, "..." if name in secret_parameters(runbook) else redact(value)]
+    return shlex.join(words)
 
 
 def _check_names(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]]) -> None:
@@ -86,7 +106,7 @@ def _run(notebook: Path, output: Path, parameters: Sequence[tuple[str, str]], ou
         if name in known:
             command += ["-p", name, value]
     started = time.monotonic()
-    # Its own session: Ctrl-C reaches this process alone, which passes it on once.
+    # Its own session: a terminal's signals reach this process alone, which passes each on once.
     process = subprocess.Popen(
         command,
         cwd=notebook.parent,
@@ -96,10 +116,41 @@ def _run(notebook: Path, output: Path, parameters: Sequence[tuple[str, str]], ou
         start_new_session=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    words = _follow(process, notebook.stem, record.record_path(output), started, out)
-    return Ended(
-        notebook.stem, _record(record.record_path(output)), process.returncode, words, time.monotonic() - started
-    )
+    path = record.record_path(output)
+    with _signals_passed_on(process) as passed_on:
+        words = _follow(process, notebook.stem, path, started, out)
+    if process.returncode < 0:
+        audit.sweep()  # killed, it could not settle its record; the next run would do it, but we speak of it now
+    found = _record(path)
+    code = _exit_code(process.returncode, found, bool(passed_on))
+    return Ended(notebook.stem, found, code, words, time.monotonic() - started)
+
+
+@contextmanager
+def _signals_passed_on(process: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Hand the signals that ask this process to end to the runbook, which settles its record; yields those so far."""
+    passed_on: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        passed_on.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    try:
+        yield passed_on
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _exit_code(papermill: int, found: Record | None, was_signalled: bool) -> int:
+    """0 only when papermill and the record both say that the runbook reached its end."""
+    if found is None and was_signalled:
+        return INTERRUPTED_EXIT_CODE
+    if papermill < 0:
+        return 128 - papermill  # as a shell tells a signal
+    reached_its_end = found is not None and found.outcome in _REACHED_ITS_END
+    return papermill or (0 if reached_its_end else 1)
 
 
 def _follow(process: subprocess.Popen[str], name: str, path: Path, started: float, out: TextIO) -> str:
@@ -109,8 +160,6 @@ def _follow(process: subprocess.Popen[str], name: str, path: Path, started: floa
             _, words = process.communicate(timeout=_SECONDS_BETWEEN_READINGS)
         except subprocess.TimeoutExpired:
             shown = _show_line(name, _record(path), time.monotonic() - started, shown, out)
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
         else:
             if out.isatty():
                 out.write("\r\x1b[K")
@@ -143,7 +192,7 @@ def _summary(ended: Sequence[Ended], out: TextIO) -> None:
         found = run.record
         verdict = found.verdict.value if found and found.verdict else "NO RECORD"
         out.write(f"{run.runbook:16} {verdict:12} {run.seconds:.0f} s\n")
-        if found is None or found.outcome not in (Outcome.COMPLETED, Outcome.PLANNED):
+        if found is None or found.outcome not in _REACHED_ITS_END:
             out.write(_why(run))
         if found:
             out.writelines(f"    {line}\n" for line in _numbers(found))
@@ -153,18 +202,17 @@ def _summary(ended: Sequence[Ended], out: TextIO) -> None:
 def _why(run: Ended) -> str:
     if run.record and run.record.failure:
         return f"    {run.record.failure.error}: {run.record.failure.message}\n"
-    return f"    {run.words.strip().splitlines()[-1] if run.words.strip() else f'exit code {run.exit_code}'}\n"
+    if run.record:
+        return f"    {run.record.notes[-1] if run.record.notes else f'exit code {run.exit_code}'}\n"
+    said = run.words.strip().splitlines()
+    return f"    papermill left no record; its last words: {said[-1] if said else 'none'}\n"
 
 
 def _numbers(found: Record) -> list[str]:
     """The judged rows of a record, red ones marked, as lines."""
-    lines = []
-    for row in found.evidence:
-        if row["verdict"] == "NOTED":
-            continue
-        value = row["value"]
-        told = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        lines.append(
-            f"{row['verdict']:10} {row['claim']}: {told} {row['unit']}, wanted {row['target']} ({row['source']})"
-        )
-    return lines
+    return [
+        f"{row['verdict']:10} {row['claim']}: {value_text(row['value'], str(row['unit']))}, "
+        f"wanted {bound_text(str(row['target']))} ({row['source']})"
+        for row in found.evidence
+        if row["verdict"] != "NOTED"
+    ]

@@ -31,13 +31,13 @@ from orchestra_lib.record import Failure, Outcome, Record, Step
 from orchestra_lib.redaction import redact, redact_json
 from orchestra_lib.session import Session
 from orchestra_lib.settings import Settings
+from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
 
 _GREEN = (Verdict.PASS, Verdict.REHEARSED)
 _MEANINGS = {
     Verdict.PASS: "every claim was measured or read back on the environment that it is about",
     Verdict.REHEARSED: "true of this machine with its hardware, not of Google Cloud",
 }
-_EXIT_CODE_OF_INTERRUPT = 130
 
 _open_here: dict[str, Runbook] = {}  # by name; also keeps a run alive when its notebook drops the variable
 
@@ -252,14 +252,14 @@ class Runbook:
         interrupted = isinstance(error, KeyboardInterrupt)
         self.record.failure = Failure(error=type(error).__name__, message=redact(str(error)))
         outcome = Outcome.INTERRUPTED if interrupted else Outcome.REFUSED
-        code = _EXIT_CODE_OF_INTERRUPT if interrupted else getattr(error, "exit_code", 1)
+        code = INTERRUPTED_EXIT_CODE if interrupted else getattr(error, "exit_code", 1)
         self._end(outcome, Verdict.INTERRUPTED if interrupted else Verdict.FAIL, code)
 
     def _replaced(self) -> PhaseLock | None:
         """End this run for a new one of the same kernel, which gets its lock."""
         lock, self._lock = self._lock, None
         self.note("the runbook was opened again in the same kernel before this run was closed")
-        self._end(Outcome.INTERRUPTED, Verdict.INTERRUPTED, _EXIT_CODE_OF_INTERRUPT)
+        self._end(Outcome.INTERRUPTED, Verdict.INTERRUPTED, INTERRUPTED_EXIT_CODE)
         return lock
 
     def _stop_after_plan(self, digest: str) -> None:

@@ -159,6 +159,13 @@ def test_an_interrupt_ends_with_130_and_one_word(said, monkeypatch: pytest.Monke
     assert said("runs") == (130, "", "interrupted\n")
 
 
+@pytest.mark.parametrize("other", ["--from", "--until"])
+def test_one_phase_and_a_stretch_of_phases_are_not_asked_for_together(said, other: str) -> None:
+    code, out, err = said("migrate", "--only", "03", other, "03")
+    assert (code, out) == (2, "")
+    assert err == "--only 03 stands alone: leave out --from and --until\n"
+
+
 # --- with real kernels ------------------------------------------------------------------------------------------------
 
 

@@ -133,7 +133,7 @@ def test_the_chain_stops_at_the_first_closed_gate_says_why_and_goes_on_from_ther
     assert "GateFailed: the verdict is FAIL" in told
     assert "04_after" not in told
     assert "Traceback" not in told
-    assert told.splitlines()[-1] == "resume with: ./run_migration.sh --from 03"
+    assert told.splitlines()[-1] == "resume with: ./run_migration.sh --from 03 -p lists 50"
     records = [Path(line.split(": ", 1)[1]) for line in told.splitlines() if line.strip().startswith("record: ")]
     assert [path.name for path in records] == ["02_before.record.json", "03_memory.record.json"]
     assert [record.load(path).exit_code for path in records] == [0, 1]
@@ -188,7 +188,42 @@ def test_a_notebook_that_cannot_be_read_leaves_no_record_and_says_so_in_one_line
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_run_as_interrupted_and_the_command_with_130(home: Path) -> None:
+def test_a_notebook_that_keeps_no_record_is_not_green_though_papermill_says_0(home: Path) -> None:
+    small_runbooks.write(home / "notebooks" / "03_memory.ipynb", PARAMETERS, "1 + 1", runbook=None)
+    code, told = migrated()
+    assert code == 1, told
+    assert "NO RECORD" in told
+    assert "papermill left no record" in told
+
+
+@pytest.mark.slow
+def test_a_killed_papermill_leaves_a_settled_record_and_a_shells_exit_code(home: Path) -> None:
+    notebook(home, "03_memory", "import os, time; os.kill(os.getppid(), 9); time.sleep(60)")
+    code, told = migrated()
+    assert code == 137, told
+    assert "INTERRUPTED" in told
+    assert "ended without settling this run" in told
+    (path,) = (home / "runs").rglob("*.record.json")
+    assert (record.load(path).outcome, record.load(path).exit_code) == ("interrupted", 137)
+    assert [entry.exit_code for entry in audit.entries()] == [137]
+    assert audit.verify().ok
+
+
+@pytest.mark.slow
+def test_what_is_said_to_resume_with_repeats_the_parameters_but_no_secret(home: Path) -> None:
+    notebook(home, "03_memory", GOOD)
+    notebook(home, "04_after", GOOD)
+    code, told = migrated(("lists", "50 lists"), ("source_dsn", "host=db password=s3cr3t"), last="03")
+    assert code == 2, told
+    assert told.splitlines()[-1] == (
+        "resume with: ./run_migration.sh --from 03 --until 03 -p lists '50 lists' -p source_dsn ..."
+    )
+    assert "s3cr3t" not in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_the_run_as_interrupted_and_the_command_with_130(home: Path, number: signal.Signals) -> None:
     notebook(home, "03_memory", "import time; time.sleep(120)")
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestra_lib", "migrate", "--only", "03"],
@@ -200,7 +235,7 @@ def test_ctrl_c_ends_the_run_as_interrupted_and_the_command_with_130(home: Path)
         assert time.monotonic() < deadline, "the runbook never started"
         time.sleep(0.1)
     time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     told, errors = process.communicate(timeout=60)
     assert process.returncode == 130, told + errors
     assert "INTERRUPTED" in told
