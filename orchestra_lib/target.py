@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 
-from orchestra_lib.errors import ParameterError, TargetUnreachable
+from orchestra_lib import local_target
+from orchestra_lib.errors import ParameterError
 from orchestra_lib.settings import Settings
-
-_START_TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -39,24 +35,9 @@ def databases(settings: Settings) -> Databases:
             f"environment {settings.environment.name} names no {' and no '.join(missing)} database; "
             f"set {' and '.join(f'memory.{name}.dsn' for name in missing)} in its parameter file"
         )
-    started = _start_local() if source is None or target is None else {}
+    started = local_target.start()["databases"] if source is None or target is None else {}
     return Databases(
-        source.reveal() if source else started["source"],
-        target.reveal() if target else started["target"],
+        source.reveal() if source else started["source"]["conninfo"],
+        target.reveal() if target else started["target"]["conninfo"],
         source_is_rehearsal=source is None,
     )
-
-
-def _start_local() -> dict[str, str]:
-    command = [sys.executable, "-m", "orchestra_lib", "local", "up", "--json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TargetUnreachable(
-            f"the local databases did not start within {_START_TIMEOUT_SECONDS} s; "
-            "see `python -m orchestra_lib local status` and the log in their directory"
-        ) from error
-    if done.returncode != 0:
-        raise TargetUnreachable(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "local up failed")
-    state = json.loads(done.stdout)
-    return {name: database["conninfo"] for name, database in state["databases"].items()}

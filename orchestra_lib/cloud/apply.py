@@ -1,0 +1,338 @@
+"""Carrying out a plan: in dependency order, in parallel, journalled, each change read back before it counts as done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from threading import Event as Flag
+from typing import Any, TypeVar
+
+import stamina
+
+from orchestra_lib.cloud import access
+from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
+from orchestra_lib.cloud.journal import Journal, RecordedChange
+from orchestra_lib.cloud.kinds import KINDS
+from orchestra_lib.cloud.plan import CloudPlan, Step, comparison
+from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.cloud.resource import Live, Resource, resolve
+from orchestra_lib.errors import GateFailed, OrchestraError
+from orchestra_lib.plan import Verb
+
+WORKERS = 16
+# Rate limits of Google Cloud are per minute, and what was just made shows everywhere within one.
+_ATTEMPTS, _PATIENCE_SECONDS = 10, 120.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _JITTER_SECONDS = 0.2, 15.0, 0.5
+
+Result = TypeVar("Result")
+Node = tuple[str, str]
+"""A key and what is done to it: ``delete`` or ``write``."""
+Progress = Callable[[int, int, str], None]
+"""Called with the changes that are done, all changes, and what was done last."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """One change that was carried out and read back. ``adopted`` means that it was there already, as wanted."""
+
+    key: str
+    verb: Verb
+    live: Live | None
+    seconds: float
+    adopted: bool = False
+
+
+def apply(
+    client: Client,
+    plan: CloudPlan,
+    journal: Journal,
+    run_id: str,
+    progress: Progress | None = None,
+    *,
+    undoing: bool = False,
+) -> tuple[Done, ...]:
+    """Carry out the plan's changes and return them in the order in which they ended.
+
+    The first failure lets what runs come to its end and starts nothing more; what is done stays and is journalled, and
+    the next run goes on from there. Raises the first failure, GateFailed when something was changed since the plan was
+    made, KeyboardInterrupt when it is interrupted (operations that run go on; the journal knows them).
+    """
+    return _Execution(client, plan, journal, run_id).run(progress, undoing=undoing)
+
+
+def recover(client: Client, journal: Journal) -> tuple[RecordedChange, ...]:
+    """Find out how the changes ended whose process was killed, write it down, and return them. Changes nothing else.
+
+    Operations that still run are waited for, so that a plan made afterwards sees what they made.
+    """
+    found = journal.open_changes()
+    for change in found:
+        kind, failure = KINDS[change.wanted.kind], ""
+        if change.operation:
+            try:
+                client.finish(kind.api, f"{change.verb} {change.wanted.key}", change.operation, kind.timeout_seconds)
+            except CloudRefused as error:
+                if not error.is_absence:  # an operation is forgotten after a while; what it made is what counts
+                    failure = str(error)
+        after = access.read(client, change.wanted)
+        if failure or not _is_as_intended(change, after):
+            journal.failed(change, failure or "its process was killed before it was carried out", after)
+        else:
+            journal.done(change, after)
+    return found
+
+
+class _Execution:
+    """One walk through a plan. Threads share ``_live`` by whole-value assignment, and the journal's own lock."""
+
+    def __init__(self, client: Client, plan: CloudPlan, journal: Journal, run_id: str) -> None:
+        self._client, self._plan, self._journal, self._run_id = client, plan, journal, run_id
+        self._steps = {step.key: step for step in plan.steps}
+        self._live: dict[str, Live | None] = plan.live()
+        self._stop = Flag()
+        # A service that was enabled a moment ago refuses calls for a while.
+        self._services_are_new = any(s.wanted.kind == "service" and s.verb is not Verb.KEEP for s in plan.steps)
+
+    def run(self, progress: Progress | None, *, undoing: bool) -> tuple[Done, ...]:
+        graph = TopologicalSorter(_graph(self._plan.steps, undoing=undoing))
+        graph.prepare()
+        done: list[Done] = []
+        failures: list[BaseException] = []
+        running: dict[Future[Done], Node] = {}
+        total = sum(len(_nodes(step)) for step in self._plan.steps)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            try:
+                while running or (graph.is_active() and not failures):
+                    if not failures:
+                        running |= {pool.submit(self._carry_out, node): node for node in graph.get_ready()}
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        node = running.pop(future)
+                        error = future.exception()
+                        if error:
+                            failures.append(error)
+                            continue
+                        graph.done(node)
+                        done.append(future.result())
+                        if progress:
+                            progress(len(done), total, f"{done[-1].verb} {node[0]}")
+            except KeyboardInterrupt:
+                self._stop.set()
+                raise
+        if failures:
+            raise _worst(failures)
+        return tuple(done)
+
+    def _carry_out(self, node: Node) -> Done:
+        key, what = node
+        step, began = self._steps[key], time.perf_counter()
+        wanted = self._resolved(step.wanted)
+        live, adopted = None, False
+        if what == "delete":
+            self._delete(step, wanted)
+        elif step.verb is Verb.UPDATE:
+            live = self._update(step, wanted)
+        else:
+            live, adopted = self._create(wanted)
+        self._live[key] = live
+        verb = Verb.DELETE if what == "delete" else Verb.CREATE if step.verb is Verb.REPLACE else step.verb
+        return Done(key, verb, live, time.perf_counter() - began, adopted)
+
+    def _create(self, wanted: Resource) -> tuple[Live, bool]:
+        change = self._journal.begin(self._run_id, Verb.CREATE, wanted, None)
+
+        def attempt(number: int) -> tuple[Live, bool]:
+            there = access.read(self._client, wanted) if number > 1 else None
+            if there is not None:
+                return there, False  # an earlier attempt made it, though its answer was lost
+            try:
+                self._wait(change, access.create(self._client, wanted, _request_id(change)))
+            except CloudRefused as error:
+                there = access.read(self._client, wanted) if error.is_conflict else None
+                if there is None:
+                    raise
+                return there, number == 1
+            return self._visible(wanted), False
+
+        live, adopted = self._journalled(change, attempt)
+        self._require_arrived(change, wanted, live)
+        self._journal.done(change, live, adopted=adopted)
+        return live, adopted
+
+    def _update(self, step: Step, wanted: Resource) -> Live:
+        live = self._unchanged(step, wanted)
+        diffs = comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body, _cleared(step))
+        fields = tuple(dict.fromkeys(diff.field for diff in diffs))
+        if not fields:
+            return live
+        change = self._journal.begin(self._run_id, Verb.UPDATE, wanted, live, fields)
+
+        def attempt(number: int) -> Live:
+            there = live if number == 1 else self._visible(wanted)
+            if number > 1 and not self._left(wanted, there, fields):
+                return there
+            merged = replace(wanted, body=_merged(wanted.body, there.body, fields))
+            self._wait(change, access.update(self._client, merged, there, fields, _request_id(change)))
+            return self._visible(wanted)
+
+        after = self._journalled(change, attempt)
+        self._require_arrived(change, wanted, after)
+        self._journal.done(change, after)
+        return after
+
+    def _delete(self, step: Step, wanted: Resource) -> None:
+        live = self._unchanged(step, wanted)
+        change = self._journal.begin(self._run_id, Verb.DELETE, wanted, live)
+
+        def attempt(number: int) -> None:
+            if number > 1 and access.read(self._client, wanted) is None:
+                return
+            try:
+                self._wait(change, access.delete(self._client, wanted, live, _request_id(change)))
+            except CloudRefused as error:
+                if not error.is_absence:
+                    raise
+            if access.read(self._client, wanted) is not None:
+                raise _not_yet(f"delete {wanted.key}: it is still there after its deletion")
+
+        self._journalled(change, attempt)
+        self._journal.done(change, None)
+
+    def _journalled(self, change: RecordedChange, attempt: Callable[[int], Result]) -> Result:
+        """Run the attempts of a change; a failure for good stands in the journal."""
+        try:
+            for trying in stamina.retry_context(
+                on=self._is_transient,
+                attempts=_ATTEMPTS,
+                timeout=_PATIENCE_SECONDS,
+                wait_initial=_FIRST_PAUSE_SECONDS,
+                wait_max=_LONGEST_PAUSE_SECONDS,
+                wait_jitter=_JITTER_SECONDS,
+            ):
+                with trying:
+                    return attempt(trying.num)
+        except OrchestraError as error:
+            self._journal.failed(change, str(error))
+            raise
+        raise AssertionError("stamina ends with a value or an error")
+
+    def _wait(self, change: RecordedChange, answer: Mapping[str, Any]) -> None:
+        kind = KINDS[change.wanted.kind]
+        if access.is_operation(answer):
+            self._journal.sent(change, answer)
+            what = f"{change.verb} {change.wanted.key}"
+            self._client.finish(kind.api, what, answer, kind.timeout_seconds, self._stop.is_set)
+
+    def _visible(self, wanted: Resource) -> Live:
+        live = access.read(self._client, wanted)
+        if live is None:
+            raise _not_yet(f"{wanted.key} was made and cannot be read yet")
+        return live
+
+    def _unchanged(self, step: Step, wanted: Resource) -> Live:
+        """The live resource, if it still is what the plan was made from."""
+        live = self._visible(wanted)
+        if step.live is not None:
+            moved = comparison(KINDS[wanted.kind], self._plan.aliases).differences(_planned(step), live.body)
+            if moved:
+                raise GateFailed(
+                    f"{step.key} was changed since the plan was made ({'; '.join(map(str, moved))}): make a new plan"
+                )
+        return live
+
+    def _require_arrived(self, change: RecordedChange, wanted: Resource, live: Live) -> None:
+        left = self._left(wanted, live, None)
+        if left:
+            message = (
+                f"{change.verb} {wanted.key}: the call succeeded, but reading it back shows other values "
+                f"({'; '.join(f'{d.path} is {d.before!r}, wanted {d.after!r}' for d in left)})"
+            )
+            self._journal.failed(change, message, live)
+            raise CloudRefused(message, status=409, reason="readBackDiffers")
+
+    def _left(self, wanted: Resource, live: Live, fields: Iterable[str] | None) -> list[Any]:
+        diffs = comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body)
+        return [diff for diff in diffs if fields is None or diff.field in fields]
+
+    def _resolved(self, wanted: Resource) -> Resource:
+        return replace(wanted, body=resolve(wanted.body, self._live), needs=wanted.all_needs)
+
+    def _is_transient(self, error: Exception) -> bool:
+        if self._stop.is_set():
+            return False
+        if isinstance(error, CloudRefused):
+            return error.transient or (self._services_are_new and error.reason == "SERVICE_DISABLED")
+        return isinstance(error, Unanswered)
+
+
+def _graph(steps: Iterable[Step], *, undoing: bool) -> dict[Node, set[Node]]:
+    """Each change with those that have to come before it.
+
+    What is made comes after what it needs; what is deleted, and everything when undoing, comes before.
+    """
+    nodes = {step.key: _nodes(step) for step in steps}
+    graph: dict[Node, set[Node]] = {node: set() for found in nodes.values() for node in found}
+    for step in steps:
+        for need in step.wanted.all_needs:
+            for mine in nodes[step.key]:
+                for other in nodes.get(need, ()):
+                    makes = mine[1] == other[1] == "write" and not (undoing and step.verb is not Verb.CREATE)
+                    first, second = (other, mine) if makes else (mine, other)
+                    if "delete" in (first[1], second[1]) and first[1] != second[1] and not undoing:
+                        # A replacement: all deletions come before what is made anew.
+                        first, second = (mine, other) if mine[1] == "delete" else (other, mine)
+                    graph[second].add(first)
+        if len(nodes[step.key]) > 1:
+            graph[step.key, "write"].add((step.key, "delete"))
+    return graph
+
+
+def _nodes(step: Step) -> tuple[Node, ...]:
+    whats = {Verb.KEEP: (), Verb.DELETE: ("delete",), Verb.REPLACE: ("delete", "write")}.get(step.verb, ("write",))
+    return tuple((step.key, what) for what in whats)
+
+
+def _planned(step: Step) -> dict[str, Any]:
+    """The fields that the plan looked at, as it saw them."""
+    assert step.live is not None  # noqa: S101 - the caller has looked
+    return {diff.field: step.live.body.get(diff.field) for diff in step.diffs}
+
+
+def _cleared(step: Step) -> dict[str, Any]:
+    """Fields that the plan clears: they are in no wanted body."""
+    return {diff.field: diff.before for diff in step.diffs if diff.field not in step.wanted.body}
+
+
+def _merged(wanted: Mapping[str, Any], live: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """The named fields, wanted over live: a service's own additions to a nested message stay."""
+    return {name: _over(wanted.get(name), live.get(name)) for name in fields}
+
+
+def _over(wanted: Any, live: Any) -> Any:
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        return {**live, **{name: _over(value, live.get(name)) for name, value in wanted.items()}}
+    return wanted
+
+
+def _is_as_intended(change: RecordedChange, after: Live | None) -> bool:
+    if change.verb is Verb.DELETE:
+        return after is None
+    if after is None:
+        return False
+    return not comparison(KINDS[change.wanted.kind], {}).differences(change.wanted.body, after.body)
+
+
+def _request_id(change: RecordedChange) -> str:
+    """The same for every attempt of a change: the service carries it out once."""
+    return f"{change.id[:8]}-{change.id[8:12]}-{change.id[12:16]}-{change.id[16:20]}-{change.id[20:]}"
+
+
+def _not_yet(message: str) -> CloudRefused:
+    return CloudRefused(message, status=404, reason="notVisible", transient=True)
+
+
+def _worst(failures: list[BaseException]) -> BaseException:
+    """The failure to raise: one that is nobody's consequence."""
+    return next((error for error in failures if not isinstance(error, Interrupted)), failures[0])

@@ -1,0 +1,282 @@
+"""The kinds of resource that the engine knows: one row each, as data.
+
+Methods, parameters and read-only fields come from Google's discovery documents; a row says what they do not. The ids of
+methods are those of the documents (https://developers.google.com/discovery/v1/reference/apis).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the engine reaches one kind of resource.
+
+    ``collection`` is the prefix of its methods' ids, ``segment`` the last collection in its path. The id of a new
+    resource goes into the query parameter ``id_parameter`` or the body's field ``id_field``; where the service chooses
+    the id, the resource is ``found_by`` that field of its body, whose value is the wanted id.
+    """
+
+    name: str
+    api: str
+    collection: str
+    segment: str = ""
+    access: str = "standard"
+    id_parameter: str | None = None
+    id_field: str | None = None
+    found_by: str | None = None
+    create: str | None = "create"
+    update: str | None = "patch"
+    delete: str = "delete"
+    wrapped: str | None = None  # create and patch take {"<wrapped>": body} beside the id or the mask
+    whole_name: bool = False  # id_field takes the whole path, not the id alone
+    extra: tuple[tuple[str, str], ...] = ()  # query parameters of create and update
+    fixed: frozenset[str] = frozenset()  # cannot be changed in place, beyond what the document calls immutable
+    identity: frozenset[str] = frozenset()  # fields of the body that say which resource it is
+    sets: frozenset[str] = frozenset()  # lists whose order means nothing
+    holds_data: bool = False  # deleting it destroys what people put there
+    undelete: bool = False  # deleted ones stay for a time and keep their id
+    role_permission: str = ""  # the prefix of its IAM permissions
+    quota: str | None = None  # the compute quota that a new one counts against
+    timeout_seconds: float = 600.0
+
+    @property
+    def service(self) -> str:
+        """The API's host name, as Service Usage knows it: ``compute.googleapis.com``."""
+        return f"{self.api.split('.')[0]}.googleapis.com"
+
+    @property
+    def path_segment(self) -> str:
+        """The collection in the resource's path."""
+        return self.segment or self.collection.rsplit(".", 1)[-1]
+
+
+def _compute(name: str, collection: str, quota: str | None = None, **differs: object) -> Kind:
+    row: dict[str, object] = {
+        "api": "compute.v1",
+        "collection": f"compute.{collection}",
+        "create": "insert",
+        "id_field": "name",
+        "role_permission": f"compute.{collection}",
+        "quota": quota,
+    }
+    return Kind(name, **{**row, **differs})  # type: ignore[arg-type]
+
+
+_ROWS = (
+    Kind(
+        "project",
+        "cloudresourcemanager.v3",
+        "cloudresourcemanager.projects",
+        access="project",
+        id_field="projectId",
+        fixed=frozenset({"projectId"}),
+        holds_data=True,
+        undelete=True,
+        role_permission="resourcemanager.projects",
+    ),
+    Kind(
+        "billing",
+        "cloudbilling.v1",
+        "cloudbilling.projects",
+        segment="billingInfo",
+        access="billing",
+        create=None,
+        role_permission="billing.resourceAssociations",
+    ),
+    Kind(
+        "service",
+        "serviceusage.v1",
+        "serviceusage.services",
+        access="service",
+        update=None,
+        role_permission="serviceusage.services",
+    ),
+    _compute("network", "networks", "NETWORKS", fixed=frozenset({"autoCreateSubnetworks"})),
+    _compute(
+        "subnetwork",
+        "subnetworks",
+        "SUBNETWORKS",
+        fixed=frozenset({"network", "ipCidrRange"}),
+    ),
+    _compute("router", "routers", "ROUTERS", fixed=frozenset({"network"})),
+    _compute(
+        "firewall",
+        "firewalls",
+        "FIREWALLS",
+        fixed=frozenset({"network", "direction"}),
+        sets=frozenset({"sourceRanges", "destinationRanges"}),
+    ),
+    _compute(
+        "global address",
+        "globalAddresses",
+        "GLOBAL_INTERNAL_ADDRESSES",
+        segment="addresses",
+        update=None,
+    ),
+    Kind(
+        "peering",
+        "servicenetworking.v1",
+        "servicenetworking.services.connections",
+        access="peering",
+        identity=frozenset({"network"}),
+        sets=frozenset({"reservedPeeringRanges"}),
+        role_permission="servicenetworking.services",
+        timeout_seconds=900.0,
+    ),
+    Kind(
+        "service account",
+        "iam.v1",
+        "iam.projects.serviceAccounts",
+        access="service account",
+        id_field="accountId",
+        wrapped="serviceAccount",
+        role_permission="iam.serviceAccounts",
+    ),
+    Kind(
+        "roles",
+        "cloudresourcemanager.v3",
+        "cloudresourcemanager.projects",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        role_permission="resourcemanager.projects",
+    ),
+    Kind(
+        "service account roles",
+        "iam.v1",
+        "iam.projects.serviceAccounts",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        role_permission="iam.serviceAccounts",
+    ),
+    Kind(
+        "repository roles",
+        "artifactregistry.v1",
+        "artifactregistry.projects.locations.repositories",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        role_permission="artifactregistry.repositories",
+    ),
+    Kind(
+        "secret roles",
+        "secretmanager.v1",
+        "secretmanager.projects.secrets",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        role_permission="secretmanager.secrets",
+    ),
+    Kind(
+        "audit logs",
+        "cloudresourcemanager.v3",
+        "cloudresourcemanager.projects",
+        access="audit logs",
+        sets=frozenset({"logTypes"}),
+        role_permission="resourcemanager.projects",
+    ),
+    Kind(
+        "workload identity pool",
+        "iam.v1",
+        "iam.projects.locations.workloadIdentityPools",
+        id_parameter="workloadIdentityPoolId",
+        undelete=True,
+        role_permission="iam.workloadIdentityPools",
+    ),
+    Kind(
+        "workload identity provider",
+        "iam.v1",
+        "iam.projects.locations.workloadIdentityPools.providers",
+        id_parameter="workloadIdentityPoolProviderId",
+        undelete=True,
+        role_permission="iam.workloadIdentityPoolProviders",
+    ),
+    Kind(
+        "log bucket",
+        "logging.v2",
+        "logging.projects.locations.buckets",
+        id_parameter="bucketId",
+        undelete=True,
+        holds_data=True,
+        role_permission="logging.buckets",
+    ),
+    Kind(
+        "log sink",
+        "logging.v2",
+        "logging.projects.sinks",
+        id_field="name",
+        extra=(("uniqueWriterIdentity", "true"),),
+        role_permission="logging.sinks",
+    ),
+    Kind(
+        "notification channel",
+        "monitoring.v3",
+        "monitoring.projects.notificationChannels",
+        found_by="displayName",
+        fixed=frozenset({"type"}),
+        role_permission="monitoring.notificationChannels",
+    ),
+    Kind(
+        "alert policy",
+        "monitoring.v3",
+        "monitoring.projects.alertPolicies",
+        found_by="displayName",
+        role_permission="monitoring.alertPolicies",
+    ),
+    Kind(
+        "uptime check",
+        "monitoring.v3",
+        "monitoring.projects.uptimeCheckConfigs",
+        found_by="displayName",
+        fixed=frozenset({"monitoredResource"}),
+        role_permission="monitoring.uptimeCheckConfigs",
+    ),
+    Kind(
+        "dashboard",
+        "monitoring.v1",
+        "monitoring.projects.dashboards",
+        id_field="name",
+        whole_name=True,
+        role_permission="monitoring.dashboards",
+    ),
+    Kind(
+        "budget",
+        "billingbudgets.v1",
+        "billingbudgets.billingAccounts.budgets",
+        found_by="displayName",
+        role_permission="billing.budgets",
+    ),
+    Kind(
+        "secret",
+        "secretmanager.v1",
+        "secretmanager.projects.secrets",
+        id_parameter="secretId",
+        holds_data=True,
+        fixed=frozenset({"replication"}),
+        role_permission="secretmanager.secrets",
+    ),
+    Kind(
+        "repository",
+        "artifactregistry.v1",
+        "artifactregistry.projects.locations.repositories",
+        id_parameter="repositoryId",
+        holds_data=True,
+        fixed=frozenset({"format", "mode"}),
+        role_permission="artifactregistry.repositories",
+    ),
+    Kind(
+        "build trigger",
+        "cloudbuild.v1",
+        "cloudbuild.projects.locations.triggers",
+        found_by="name",
+        role_permission="cloudbuild.builds",
+    ),
+)
+
+KINDS: Mapping[str, Kind] = MappingProxyType({row.name: row for row in _ROWS})
+"""Every kind by its name."""

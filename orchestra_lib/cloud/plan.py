@@ -1,0 +1,218 @@
+"""Live state against what is wanted: what would be created, updated, replaced or kept. Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestra_lib.cloud import access
+from orchestra_lib.cloud.client import Client, Snapshot
+from orchestra_lib.cloud.diff import Comparison, FieldDiff
+from orchestra_lib.cloud.discovery import has_method, immutable_fields, method, without_output_only
+from orchestra_lib.cloud.kinds import KINDS, Kind
+from orchestra_lib.cloud.resource import Live, Resource, references, resolve
+from orchestra_lib.errors import GateFailed, ParameterError
+from orchestra_lib.evidence import canonical_json
+from orchestra_lib.plan import Change, Plan, Verb
+
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resource of a plan: what is to happen to it, what there is, and the fields in which they differ."""
+
+    wanted: Resource
+    verb: Verb
+    live: Live | None
+    diffs: tuple[FieldDiff, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The resource's key."""
+        return self.wanted.key
+
+    def as_change(self) -> Change:
+        """The step as a row of a runbook's plan."""
+        before = {diff.path: diff.before for diff in self.diffs} or None
+        after: object = {diff.path: diff.after for diff in self.diffs} or None
+        if self.live is None:
+            after = resolve(self.wanted.body, {})
+        detail = "; ".join(map(str, self.diffs))
+        place = self.wanted.parent.partition("/locations/")[2] or self.wanted.parent.partition("/regions/")[2]
+        name = f"{self.wanted.id} ({place})" if place else self.wanted.id
+        return Change(self.verb, self.wanted.kind, name, detail, before, after)
+
+
+@dataclass(frozen=True)
+class CloudPlan:
+    """The steps in dependency order, and how their values are compared."""
+
+    steps: tuple[Step, ...]
+    aliases: Mapping[str, str]
+
+    def as_plan(self) -> Plan:
+        """The plan that is shown and approved: its digest covers the changes and the live state they were made from."""
+        return Plan(
+            tuple(step.as_change() for step in self.steps),
+            {step.key: _live_digest(step, self.aliases) for step in self.steps},
+        )
+
+    def live(self) -> dict[str, Live | None]:
+        """What there is, by key."""
+        return {step.key: step.live for step in self.steps}
+
+
+def make_plan(
+    client: Client,
+    resources: Sequence[Resource],
+    applied: Mapping[str, Mapping[str, Any]] | None = None,
+    may_destroy: Collection[str] = (),
+) -> CloudPlan:
+    """Read the live state in parallel and compare it with what is wanted.
+
+    ``applied`` holds the body of each resource as it was applied last, by key: fields that are wanted no more are then
+    cleared. Raises GateFailed when a resource that holds data would be replaced and ``may_destroy`` does not name it,
+    ParameterError when the resources depend on one that is not there or in a circle.
+    """
+    ordered = in_dependency_order(resources)
+    live = read_live(client, ordered)
+    aliases = _aliases(ordered, live)
+    steps: dict[str, Step] = {}
+    for wanted in ordered:
+        step = _step(wanted, live, (applied or {}).get(wanted.key), aliases)
+        if step.verb is Verb.UPDATE and _replaced_with_its_need(step, steps):
+            step = Step(wanted, Verb.REPLACE, step.live, step.diffs)
+        steps[wanted.key] = step
+    plan = CloudPlan(tuple(steps.values()), aliases)
+    refuse_destruction(plan.steps, may_destroy)
+    return plan
+
+
+def refuse_destruction(steps: Sequence[Step], may_destroy: Collection[str]) -> None:
+    """Raise GateFailed when a step would destroy data that nobody named."""
+    named = [step for step in steps if step.verb in (Verb.REPLACE, Verb.DELETE) and KINDS[step.wanted.kind].holds_data]
+    refused = [step for step in named if step.wanted.id not in may_destroy]
+    if refused:
+        lines = tuple(f"{one.verb.value} {one.wanted.kind} {one.wanted.id}" for one in refused)
+        raise GateFailed(
+            f"the plan would destroy what these hold: {'; '.join(lines)}. If that is meant, say so by their names: "
+            f"may_destroy {' '.join(one.wanted.id for one in refused)}",
+            lines,
+        )
+
+
+def in_dependency_order(resources: Sequence[Resource]) -> tuple[Resource, ...]:
+    """The resources, each after what it needs, else in the order given. Raises ParameterError when that cannot be."""
+    by_key = {resource.key: resource for resource in resources}
+    if len(by_key) < len(resources):
+        twice = next(one.key for one in resources if by_key[one.key] is not one)
+        raise ParameterError(f"the blueprint names {twice} twice")
+    done: dict[str, Resource] = {}
+    open_: list[str] = []
+
+    def visit(resource: Resource) -> None:
+        if resource.key in done:
+            return
+        if resource.key in open_:
+            raise ParameterError(f"the blueprint goes round in a circle: {' needs '.join((*open_, resource.key))}")
+        open_.append(resource.key)
+        for key in resource.all_needs:
+            if key not in by_key:
+                raise ParameterError(f"{resource.key} needs {key}, which the blueprint does not have")
+            visit(by_key[key])
+        open_.pop()
+        done[resource.key] = resource
+
+    for resource in resources:
+        visit(resource)
+    return tuple(done.values())
+
+
+def read_live(client: Client, resources: Sequence[Resource]) -> dict[str, Live | None]:
+    """What there is of each resource, by key, read in parallel.
+
+    What lies in a project, or belongs to a service, that does not exist or is not enabled yet cannot exist either and
+    is not asked for.
+    """
+    snapshot, live = Snapshot(client), dict[str, Live | None]()
+    closed: set[str] = set()  # projects, and services of projects, in which there is nothing to read
+    for kind_name in ("project", "service"):
+        for wanted in (one for one in resources if one.kind == kind_name):
+            live[wanted.key] = None if _is_closed(wanted, closed) else access.read(snapshot, wanted)
+            closed |= _closes(wanted, live[wanted.key])
+    rest = [replace(one, body=resolve(one.body, live)) for one in resources if one.key not in live]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda one: None if _is_closed(one, closed) else access.read(snapshot, one), rest)
+        live.update(zip((one.key for one in rest), found, strict=True))
+    return live
+
+
+def comparison(kind: Kind, aliases: Mapping[str, str]) -> Comparison:
+    """How two bodies of a kind are compared."""
+    return Comparison(aliases, kind.sets)
+
+
+def fixed_fields(kind: Kind) -> frozenset[str]:
+    """The fields of a kind that cannot be changed in place: by the document, and by the table."""
+    if kind.update is None or not has_method(kind.api, f"{kind.collection}.{kind.update}"):
+        return kind.fixed
+    schema = method(kind.api, f"{kind.collection}.{kind.update}").request
+    return kind.fixed | (immutable_fields(kind.api, schema) if schema and kind.access == "standard" else frozenset())
+
+
+def _is_closed(wanted: Resource, closed: Collection[str]) -> bool:
+    project = f"projects/{wanted.parent.split('/')[1]}" if wanted.parent.startswith("projects/") else ""
+    return project in closed or f"{project} {KINDS[wanted.kind].service}" in closed
+
+
+def _closes(wanted: Resource, live: Live | None) -> set[str]:
+    if wanted.kind == "project":
+        return set() if live else {f"projects/{wanted.id}"}
+    return set() if live else {f"{wanted.parent} {wanted.id}"}
+
+
+def _aliases(resources: Sequence[Resource], live: Mapping[str, Live | None]) -> dict[str, str]:
+    """Other names of the projects: services answer with the number where they were given the id."""
+    found = {}
+    for wanted in resources:
+        there = live.get(wanted.key)
+        if wanted.kind == "project" and there and there.body.get("name"):
+            found[str(there.body["name"])] = f"projects/{wanted.id}"
+    return found
+
+
+def _step(
+    wanted: Resource, live: Mapping[str, Live | None], applied: Mapping[str, Any] | None, aliases: Mapping[str, str]
+) -> Step:
+    there, kind = live[wanted.key], KINDS[wanted.kind]
+    if there is None:
+        if kind.create is None:
+            # It comes with its project; what it will hold then is not known yet.
+            return Step(wanted, Verb.UPDATE, None)
+        return Step(wanted, Verb.CREATE, None)
+    diffs = comparison(kind, aliases).differences(resolve(wanted.body, live), there.body, applied)
+    if not diffs:
+        return Step(wanted, Verb.KEEP, there)
+    in_place = kind.update is not None and not {diff.field for diff in diffs} & fixed_fields(kind)
+    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, there, diffs)
+
+
+def _replaced_with_its_need(step: Step, steps: Mapping[str, Step]) -> bool:
+    replaced = {key for key in step.wanted.all_needs if key in steps and steps[key].verb is Verb.REPLACE}
+    named = {name for name, value in step.wanted.body.items() if any(ref.key in replaced for ref in references(value))}
+    return bool(named & fixed_fields(KINDS[step.wanted.kind]))
+
+
+def _live_digest(step: Step, aliases: Mapping[str, str]) -> str | None:
+    """SHA-256 of the live body without what changes by itself, or None where there is nothing."""
+    if step.live is None:
+        return None
+    kind, body = KINDS[step.wanted.kind], step.live.body
+    call = f"{kind.collection}.get"
+    if kind.access in ("standard", "service account", "project") and has_method(kind.api, call):
+        body = without_output_only(kind.api, str(method(kind.api, call).response), body)
+    return hashlib.sha256(canonical_json(Comparison(aliases).canonical(body)).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""Undoing and watching: the plan that brings back what the journal says was there, and what has drifted since."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.discovery import has_method, method, without_output_only
+from orchestra_lib.cloud.journal import Event, Journal, RecordedChange
+from orchestra_lib.cloud.kinds import KINDS
+from orchestra_lib.cloud.plan import CloudPlan, Step, comparison, fixed_fields, make_plan, read_live, refuse_destruction
+from orchestra_lib.cloud.resource import Live, Resource
+from orchestra_lib.plan import Verb
+
+
+def rollback_plan(
+    client: Client, journal: Journal, since_run: str | None = None, may_destroy: Collection[str] = ()
+) -> CloudPlan:
+    """The plan that undoes the journal's changes, or those since a run began.
+
+    What was created is deleted; what was changed gets back the fields that were changed; what was adopted is left
+    alone. Where the live state is what it was before, nothing is planned, so that asking twice does nothing. Raises
+    GateFailed for data that would be destroyed and that ``may_destroy`` does not name.
+    """
+    histories = _histories(journal, since_run)
+    live = read_live(client, [_asking(changes) for changes in histories.values()])
+    steps = [_undone(changes, live[key]) for key, changes in histories.items()]
+    planned = [step for step in steps if step is not None]
+    refuse_destruction(planned, may_destroy)
+    return CloudPlan(tuple(planned), {})
+
+
+def drift(client: Client, journal: Journal) -> CloudPlan:
+    """What differs now from what was applied last: a plan whose every change is a drift. Reads only."""
+    last = {change.wanted.key: change.wanted for change in journal.changes if not change.is_open}
+    applied = journal.applied()
+    resources = [_standalone(resource, applied) for key, resource in last.items() if key in applied]
+    return make_plan(client, resources, applied, may_destroy={one.id for one in resources})
+
+
+def _histories(journal: Journal, since_run: str | None) -> dict[str, list[RecordedChange]]:
+    """Our changes of each resource in their order; adopted resources are not ours until we change them."""
+    changes = list(journal.changes)
+    if since_run is not None:
+        first = next((index for index, change in enumerate(changes) if change.run_id == since_run), len(changes))
+        changes = changes[first:]
+    found: dict[str, list[RecordedChange]] = {}
+    for change in changes:
+        if change.event is not Event.ADOPTED:
+            found.setdefault(change.wanted.key, []).append(change)
+    return found
+
+
+def _asking(changes: list[RecordedChange]) -> Resource:
+    return changes[-1].wanted
+
+
+def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
+    last, before = changes[-1].wanted, changes[0].before
+    needs = tuple(dict.fromkeys(need for change in changes for need in change.wanted.all_needs))
+    if before is None:
+        return None if live is None else Step(replace(last, needs=needs), Verb.DELETE, live)
+    kind = KINDS[last.kind]
+    if live is None:
+        return Step(replace(last, body=_writable(last, before), needs=needs), Verb.CREATE, None)
+    touched = dict.fromkeys(name for change in changes for name in change.fields)
+    kept = {name: value for name, value in last.body.items() if name in kind.identity}
+    body = {**kept, **{name: before[name] for name in touched if name in before}}
+    diffs = comparison(kind, {}).differences(body, live.body, {name: live.body.get(name) for name in touched})
+    if not diffs:
+        return None
+    in_place = not {diff.field for diff in diffs} & fixed_fields(kind)
+    wanted = replace(last, body=body if in_place else _writable(last, before), needs=needs)
+    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, live, diffs)
+
+
+def _writable(wanted: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A live body as it can be sent again."""
+    kind = KINDS[wanted.kind]
+    call = f"{kind.collection}.get"
+    if kind.access in ("standard", "service account", "project") and has_method(kind.api, call):
+        return without_output_only(kind.api, str(method(kind.api, call).response), body)
+    return dict(body)
+
+
+def _standalone(resource: Resource, among: Mapping[str, Any]) -> Resource:
+    """The resource without needs that the journal does not know as applied."""
+    needs = tuple(need for need in resource.all_needs if need in among)
+    return replace(resource, needs=needs)
