@@ -1,0 +1,213 @@
+"""Long-running operations: started by a call, ended when they fall due, whoever looks.
+
+How each service names and shows them is a :class:`Style`; the shapes that there are stand in ``operation_styles``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestra_lib.local.control.call import Call
+from orchestra_lib.local.control.faults import Fault
+
+if TYPE_CHECKING:
+    from orchestra_lib.local.control.control import ControlPlane
+
+Record = dict[str, Any]
+EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+# While the data plane is at work nobody can say when an operation is due.
+_NOT_YET = 1e18
+
+# Seconds that a call takes on Google Cloud, from its documentation and published experience; what is not named takes
+# a second. Compute's own operations take 10 to 20.
+_SECONDS: Mapping[str, float] = {
+    "alloydb.clusters.create": 60,
+    "alloydb.clusters.delete": 30,
+    "alloydb.instances.create": 300,
+    "alloydb.instances.update": 60,
+    "alloydb.instances.delete": 60,
+    "apigateway.gateways.create": 120,
+    "apigateway.apiConfigs.create": 60,
+    "artifactregistry.repositories.create": 10,
+    "compute.networks.create": 12,
+    "compute.subnetworks.create": 12,
+    "compute.routers.create": 6,
+    "compute.routers.update": 6,
+    "compute.firewalls.create": 6,
+    "compute.addresses.create": 4,
+    "compute.globalAddresses.create": 4,
+    "iam.workloadIdentityPools.create": 3,
+    "iam.providers.create": 3,
+    "resourcemanager.projects.create": 6,
+    "run.services.create": 20,
+    "run.services.update": 20,
+    "servicenetworking.connections.create": 30,
+    "servicenetworking.connections.update": 30,
+    "serviceusage.services.batchEnable": 15,
+    "serviceusage.services.enable": 8,
+    "workstations.workstationClusters.create": 900,
+    "workstations.workstationConfigs.create": 30,
+    "workstations.workstations.create": 10,
+    "workstations.workstations.start": 90,
+}
+_OTHERWISE = 1.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long operations take: ``scale`` 1 is realistic, 0 ends each one with the first look at it."""
+
+    scale: float
+
+    def seconds(self, permission: str) -> float:
+        """The seconds that a call takes."""
+        return self.scale * _SECONDS.get(permission, _OTHERWISE)
+
+
+def start(
+    call: Call,
+    target: str,
+    verb: str,
+    *,
+    message_type: str,
+    effect: str,
+    answer: Any = None,
+    after: Any = None,
+    ended: bool = False,
+) -> dict[str, Any]:
+    """Write a new operation on ``target`` (a key) and return the answer to the call that started it.
+
+    ``effect`` names what its end does (``finish``, ``delete``, ``none``, or one of the service's own), ``answer`` is
+    the response when it is not the resource as it is at the end, ``after`` what the effect needs to know. With
+    ``ended``, or when the call only wants to be checked, the operation is done in this answer.
+    """
+    control = call.control
+    name = control.style(call.service).name(call, target)
+    works = call.method.short_id in call.rows.works and not call.validate_only
+    record = {
+        "name": name,
+        "key": f"{call.service}/{control.projects.normal(name)}",
+        "service": call.service,
+        "version": call.api.version,
+        "target": target,
+        "verb": verb,
+        "method": call.method.id,
+        "short_id": call.method.short_id,
+        "type": message_type,
+        "answer": answer,
+        "effect": "none" if call.validate_only else effect,
+        "after": after,
+        "user": call.caller,
+        "started": call.now,
+        "due": call.now + control.latency.seconds(call.method.permission),
+        "works": works,
+        "ended": None,
+        "error": None,
+        "request": call.body if call.service == "logging" else None,
+    }
+    if ended or call.validate_only:
+        end(control, record, call.now)
+    else:
+        _write(control, record)
+    if works:
+        control.worker.wake()
+    return shown(control, record, first=True)
+
+
+def _write(control: ControlPlane, record: Record) -> None:
+    due = _NOT_YET if record["works"] else record["due"]
+    control.store.put_operation(record["key"], record["target"], due, record["ended"] is not None, record)
+
+
+def settle(control: ControlPlane, now: float) -> None:
+    """Do the work of every operation that has fallen due."""
+    for record in control.store.due(now):
+        end(control, record, now)
+
+
+def end(control: ControlPlane, record: Record, now: float) -> None:
+    """Do the work of one operation and write that it is done, with the error if it failed."""
+    record["works"] = False
+    try:
+        with control.store.transaction():
+            _take_effect(control, record)
+    except Fault as fault:
+        record["error"] = {**fault.rpc_status(), "reason": fault.reason, "http": fault.http_status}
+        control.effect_failed(record)
+    record["ended"] = now
+    _write(control, record)
+
+
+def _take_effect(control: ControlPlane, record: Record) -> None:
+    if record["error"]:
+        raise Fault(**record["error"])
+    failure = control.injected.operation_failure(record["method"])
+    if failure:
+        raise failure
+    control.effect(record)
+
+
+def worked(control: ControlPlane, record: Record, failure: Fault | None) -> None:
+    """Write that the data plane has done its part of an operation, or why it could not; the end follows when due."""
+    record["works"] = False
+    if failure:
+        record["error"] = {"status": failure.status, "message": failure.message}
+    _write(control, record)
+
+
+def shown(control: ControlPlane, record: Record, *, first: bool = False) -> dict[str, Any]:
+    """The operation as its service answers it; ``first`` in the answer to the call that started it."""
+    return control.style(record["service"]).shown(control, record, first)
+
+
+def cancel(control: ControlPlane, record: Record, now: float) -> None:
+    """End an operation that is still running as cancelled; one that has ended stays as it is."""
+    if record["ended"] is None:
+        record["error"] = {"status": "CANCELLED", "message": "The operation was cancelled."}
+        end(control, record, now)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one service names its operations and what it shows of them."""
+
+    name: Callable[[Call, str], str]
+    """(call, key of the target) to the operation's name."""
+    metadata: Callable[[ControlPlane, Record], dict[str, Any] | None]
+    says_not_done: bool = False
+    """Whether ``done: false`` is written."""
+    first_is_bare: bool = False
+    """Whether the first answer holds the name alone."""
+    whole: Callable[[ControlPlane, Record], dict[str, Any]] | None = None
+    """The whole operation, for a service whose operations are no ``google.longrunning.Operation``."""
+
+    def shown(self, control: ControlPlane, record: Record, first: bool) -> dict[str, Any]:
+        """The operation resource."""
+        if self.whole:
+            return self.whole(control, record)
+        result: dict[str, Any] = {"name": record["name"]}
+        metadata = self.metadata(control, record)
+        if metadata is not None and not (first and self.first_is_bare):
+            result["metadata"] = metadata
+        if record["ended"] is not None:
+            result.update(_result(control, record))
+        elif self.says_not_done:
+            result["done"] = False
+        return result
+
+
+def _result(control: ControlPlane, record: Record) -> dict[str, Any]:
+    if record["error"]:
+        return {"done": True, "error": {key: record["error"][key] for key in ("code", "message")}}
+    return {"done": True, "response": _response(control, record)}
+
+
+def _response(control: ControlPlane, record: Record) -> dict[str, Any]:
+    if record["answer"] is not None:
+        return dict(record["answer"])
+    body = control.shown_resource(record["service"], record["version"], record["target"])
+    if record["effect"] == "delete" or body is None:
+        return dict(EMPTY)
+    return {"@type": record["type"], **body}
