@@ -48,7 +48,7 @@ APIS = (
 
 _ANY_SEGMENT = "*"
 _REST_OF_PATH = "**"
-_REQUIRED = re.compile(r"^\W*Required\b")
+_REQUIRED = re.compile(r"^\W*Required(?! (if|when|for|only|unless)\b)\b")
 _IMMUTABLE = re.compile(r"\bImmutable\b")
 _OUTPUT_ONLY = re.compile(r"^\W*(Output only\b|\[Output Only\])", re.IGNORECASE)
 _INPUT_ONLY = re.compile(r"\bInput only\b", re.IGNORECASE)
@@ -148,6 +148,11 @@ class Method:
     def query_parameters(self) -> frozenset[str]:
         """The names of the query parameters of its own."""
         return frozenset(name for name, raw in self.parameters.items() if raw.get("location") == "query")
+
+    @cached_property
+    def path_parameters(self) -> frozenset[str]:
+        """The names of the parameters in its path."""
+        return frozenset(name for name, raw in self.parameters.items() if raw.get("location") == "path")
 
     @cached_property
     def is_operation(self) -> bool:
@@ -325,7 +330,8 @@ def _property(raw: Mapping[str, Any]) -> Property:
         read_only=bool(raw.get("readOnly")) or bool(_OUTPUT_ONLY.match(description)),
         immutable=bool(_IMMUTABLE.search(description[:200])),
         input_only=bool(_INPUT_ONLY.search(description[:200])),
-        required=bool(_REQUIRED.match(description)),
+        # An absent false or zero is the same message as a present one, so nobody can ask for it.
+        required=bool(_REQUIRED.match(description)) and raw.get("type") not in ("boolean", "integer", "number"),
         required_methods=frozenset(raw.get("annotations", {}).get("required", ())),
     )
 

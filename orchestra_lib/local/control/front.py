@@ -72,12 +72,12 @@ def _served(
         raise injected_fault
     if injected_fault == injected.DROP_BEFORE:
         raise ConnectionDropped
-    repeated = _query(method, request.query)
+    repeated, fields = _query(method, request.query)
     call = Call(
         method=method,
         path=path,
         query={name: values[-1] for name, values in repeated.items()},
-        body=_body(control, method, request.body),
+        body=_body(control, method, request.body, fields),
         caller=caller,
         control=control,
         now=now,
@@ -125,12 +125,20 @@ def _candidates(control: ControlPlane, host: str, segments: tuple[str, ...]) -> 
 # --- query and body -----------------------------------------------------------------------------------------------
 
 
-def _query(method: Method, text: str) -> dict[str, list[str]]:
-    """The query by parameter. Raises Fault (400) for one that the method does not have, or lacks."""
+def _query(method: Method, text: str) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The query by parameter, and what in it are fields of the request message.
+
+    Raises Fault (400) for a parameter that the method does not have, or lacks.
+    """
     result: dict[str, list[str]] = {}
+    fields: dict[str, str] = {}
+    message = method.api.schema(method.request).properties if method.request else {}
     known = method.query_parameters | method.api.parameters | _SYSTEM_PARAMETERS
     for name, value in urllib.parse.parse_qsl(text, keep_blank_values=True):
         own = name if name in known else masks.camel(name)
+        if own not in known and message.get(own) and message[own].schema.get("type") == "string":
+            fields[own] = value
+            continue
         if own not in known:
             words = f"Cannot bind query parameter. Field '{name}' could not be found in request message."
             raise bad_field("", f'Invalid JSON payload received. Unknown name "{name}": {words}')
@@ -139,11 +147,11 @@ def _query(method: Method, text: str) -> dict[str, list[str]]:
     for name in method.query_parameters:
         if method.parameters[name].get("required") and name not in result:
             raise bad_field(name, f"Required parameter '{name}' is missing from the request.")
-    return result
+    return result, fields
 
 
-def _body(control: ControlPlane, method: Method, raw: bytes) -> Any:
-    """The body in normal form; bytes for a method that takes any content."""
+def _body(control: ControlPlane, method: Method, raw: bytes, in_query: Mapping[str, str]) -> Any:
+    """The body in normal form, with fields of the message that stand in the query; bytes where any content is taken."""
     if method.request is None:
         return None
     if method.request.endswith("HttpBody"):
@@ -152,8 +160,12 @@ def _body(control: ControlPlane, method: Method, raw: bytes) -> Any:
         given = json.loads(raw) if raw.strip() else {}
     except ValueError as error:
         raise bad_field("", f"Invalid JSON payload received. {error}") from None
+    if isinstance(given, dict):
+        # The front end takes the fields that the path holds in the body, too.
+        own = method.api.schema(method.request).by_camel_name
+        given = {name: value for name, value in given.items() if name in own or name not in method.path_parameters}
     keep_null = control.services[method.api.service].merge_patch and method.http_method == "PATCH"
-    return checks.clean(method.api, method.request, given, keep_null=keep_null)
+    return {**checks.clean(method.api, method.request, given, keep_null=keep_null), **in_query}
 
 
 # --- the endpoints that Google Cloud does not have ----------------------------------------------------------------

@@ -31,7 +31,7 @@ def set_policy(call: Call) -> Body:
     # Compute's older methods take the policy's fields beside the policy.
     given: Body = dict(body.get("policy") or {key: body[key] for key in ("bindings", "etag") if key in body})
     before = current(call)
-    if given.get("etag") and given["etag"] != before["etag"]:
+    if call.control.compares_etags and given.get("etag") and given["etag"] != before["etag"]:
         raise Fault("ABORTED", _CONCURRENT)
     for index, binding in enumerate(given.get("bindings", [])):
         if not binding.get("role"):

@@ -58,7 +58,8 @@ def _stamp(call: Call, key: str, body: Body, before: Body | None) -> None:
         body["labelFingerprint"] = fingerprint(body.get("labels", {}))
     if "fingerprint" in properties:
         given = body.get("fingerprint")
-        if before is not None and given and given != before.get("fingerprint"):
+        stale = before is not None and given and given != before.get("fingerprint")
+        if stale and call.control.compares_etags:
             raise stale_fingerprint()
         body.pop("fingerprint", None)
         body["fingerprint"] = fingerprint(body)
@@ -78,7 +79,7 @@ def _set_labels(call: Call) -> Body:
     row = call.control.find(call.key)
     if row is None:
         raise not_found(call.control, call.key)
-    if call.body.get("labelFingerprint") != row.body.get("labelFingerprint"):
+    if call.control.compares_etags and call.body.get("labelFingerprint") != row.body.get("labelFingerprint"):
         raise Fault("CONDITION_NOT_MET", "Labels fingerprint either invalid or resource labels have changed")
     after = {**row.body, "labels": call.body.get("labels", {})}
     if not after["labels"]:
