@@ -39,7 +39,8 @@ class Kind:
     sets: frozenset[str] = frozenset()  # lists whose order means nothing
     holds_data: bool = False  # deleting it destroys what people put there
     undelete: bool = False  # deleted ones stay for a time and keep their id
-    role_permission: str = ""  # the prefix of its IAM permissions
+    permission: str = ""  # the prefix of its IAM permissions
+    permissions: Mapping[str, str] = MappingProxyType({})  # by verb, where they are not prefix.verb
     quota: str | None = None  # the compute quota that a new one counts against
     timeout_seconds: float = 600.0
 
@@ -48,10 +49,18 @@ class Kind:
         """The API's host name, as Service Usage knows it: ``compute.googleapis.com``."""
         return f"{self.api.split('.')[0]}.googleapis.com"
 
+    def needed_permission(self, verb: str) -> str:
+        """The IAM permission that creating, updating or deleting one takes."""
+        return self.permissions.get(verb, f"{self.permission}.{verb}")
+
     @property
     def path_segment(self) -> str:
         """The collection in the resource's path."""
         return self.segment or self.collection.rsplit(".", 1)[-1]
+
+
+def _set_policy(prefix: str) -> Mapping[str, str]:
+    return MappingProxyType(dict.fromkeys(("create", "update", "delete"), f"{prefix}.setIamPolicy"))
 
 
 def _compute(name: str, collection: str, quota: str | None = None, **differs: object) -> Kind:
@@ -60,7 +69,7 @@ def _compute(name: str, collection: str, quota: str | None = None, **differs: ob
         "collection": f"compute.{collection}",
         "create": "insert",
         "id_field": "name",
-        "role_permission": f"compute.{collection}",
+        "permission": f"compute.{collection}",
         "quota": quota,
     }
     return Kind(name, **{**row, **differs})  # type: ignore[arg-type]
@@ -76,7 +85,7 @@ _ROWS = (
         fixed=frozenset({"projectId"}),
         holds_data=True,
         undelete=True,
-        role_permission="resourcemanager.projects",
+        permission="resourcemanager.projects",
     ),
     Kind(
         "billing",
@@ -85,7 +94,7 @@ _ROWS = (
         segment="billingInfo",
         access="billing",
         create=None,
-        role_permission="billing.resourceAssociations",
+        permission="billing.resourceAssociations",
     ),
     Kind(
         "service",
@@ -93,7 +102,10 @@ _ROWS = (
         "serviceusage.services",
         access="service",
         update=None,
-        role_permission="serviceusage.services",
+        permissions=MappingProxyType(
+            {"create": "serviceusage.services.enable", "delete": "serviceusage.services.disable"}
+        ),
+        permission="serviceusage.services",
     ),
     _compute("network", "networks", "NETWORKS", fixed=frozenset({"autoCreateSubnetworks"})),
     _compute(
@@ -124,7 +136,9 @@ _ROWS = (
         access="peering",
         identity=frozenset({"network"}),
         sets=frozenset({"reservedPeeringRanges"}),
-        role_permission="servicenetworking.services",
+        permissions=MappingProxyType(
+            dict.fromkeys(("create", "update", "delete"), "servicenetworking.services.addPeering")
+        ),
         timeout_seconds=900.0,
     ),
     Kind(
@@ -134,7 +148,7 @@ _ROWS = (
         access="service account",
         id_field="accountId",
         wrapped="serviceAccount",
-        role_permission="iam.serviceAccounts",
+        permission="iam.serviceAccounts",
     ),
     Kind(
         "roles",
@@ -143,7 +157,7 @@ _ROWS = (
         access="roles",
         identity=frozenset({"member"}),
         sets=frozenset({"roles"}),
-        role_permission="resourcemanager.projects",
+        permissions=_set_policy("resourcemanager.projects"),
     ),
     Kind(
         "service account roles",
@@ -152,7 +166,7 @@ _ROWS = (
         access="roles",
         identity=frozenset({"member"}),
         sets=frozenset({"roles"}),
-        role_permission="iam.serviceAccounts",
+        permissions=_set_policy("iam.serviceAccounts"),
     ),
     Kind(
         "repository roles",
@@ -161,7 +175,7 @@ _ROWS = (
         access="roles",
         identity=frozenset({"member"}),
         sets=frozenset({"roles"}),
-        role_permission="artifactregistry.repositories",
+        permissions=_set_policy("artifactregistry.repositories"),
     ),
     Kind(
         "secret roles",
@@ -170,7 +184,7 @@ _ROWS = (
         access="roles",
         identity=frozenset({"member"}),
         sets=frozenset({"roles"}),
-        role_permission="secretmanager.secrets",
+        permissions=_set_policy("secretmanager.secrets"),
     ),
     Kind(
         "audit logs",
@@ -178,7 +192,7 @@ _ROWS = (
         "cloudresourcemanager.projects",
         access="audit logs",
         sets=frozenset({"logTypes"}),
-        role_permission="resourcemanager.projects",
+        permissions=_set_policy("resourcemanager.projects"),
     ),
     Kind(
         "workload identity pool",
@@ -186,7 +200,7 @@ _ROWS = (
         "iam.projects.locations.workloadIdentityPools",
         id_parameter="workloadIdentityPoolId",
         undelete=True,
-        role_permission="iam.workloadIdentityPools",
+        permission="iam.workloadIdentityPools",
     ),
     Kind(
         "workload identity provider",
@@ -194,7 +208,7 @@ _ROWS = (
         "iam.projects.locations.workloadIdentityPools.providers",
         id_parameter="workloadIdentityPoolProviderId",
         undelete=True,
-        role_permission="iam.workloadIdentityPoolProviders",
+        permission="iam.workloadIdentityPoolProviders",
     ),
     Kind(
         "log bucket",
@@ -203,7 +217,7 @@ _ROWS = (
         id_parameter="bucketId",
         undelete=True,
         holds_data=True,
-        role_permission="logging.buckets",
+        permission="logging.buckets",
     ),
     Kind(
         "log sink",
@@ -211,7 +225,7 @@ _ROWS = (
         "logging.projects.sinks",
         id_field="name",
         extra=(("uniqueWriterIdentity", "true"),),
-        role_permission="logging.sinks",
+        permission="logging.sinks",
     ),
     Kind(
         "notification channel",
@@ -219,14 +233,14 @@ _ROWS = (
         "monitoring.projects.notificationChannels",
         found_by="displayName",
         fixed=frozenset({"type"}),
-        role_permission="monitoring.notificationChannels",
+        permission="monitoring.notificationChannels",
     ),
     Kind(
         "alert policy",
         "monitoring.v3",
         "monitoring.projects.alertPolicies",
         found_by="displayName",
-        role_permission="monitoring.alertPolicies",
+        permission="monitoring.alertPolicies",
     ),
     Kind(
         "uptime check",
@@ -234,7 +248,7 @@ _ROWS = (
         "monitoring.projects.uptimeCheckConfigs",
         found_by="displayName",
         fixed=frozenset({"monitoredResource"}),
-        role_permission="monitoring.uptimeCheckConfigs",
+        permission="monitoring.uptimeCheckConfigs",
     ),
     Kind(
         "dashboard",
@@ -242,14 +256,14 @@ _ROWS = (
         "monitoring.projects.dashboards",
         id_field="name",
         whole_name=True,
-        role_permission="monitoring.dashboards",
+        permission="monitoring.dashboards",
     ),
     Kind(
         "budget",
         "billingbudgets.v1",
         "billingbudgets.billingAccounts.budgets",
         found_by="displayName",
-        role_permission="billing.budgets",
+        permission="billing.budgets",
     ),
     Kind(
         "secret",
@@ -258,7 +272,7 @@ _ROWS = (
         id_parameter="secretId",
         holds_data=True,
         fixed=frozenset({"replication"}),
-        role_permission="secretmanager.secrets",
+        permission="secretmanager.secrets",
     ),
     Kind(
         "repository",
@@ -267,14 +281,15 @@ _ROWS = (
         id_parameter="repositoryId",
         holds_data=True,
         fixed=frozenset({"format", "mode"}),
-        role_permission="artifactregistry.repositories",
+        permission="artifactregistry.repositories",
     ),
     Kind(
         "build trigger",
         "cloudbuild.v1",
         "cloudbuild.projects.locations.triggers",
         found_by="name",
-        role_permission="cloudbuild.builds",
+        permission="cloudbuild.builds",
+        permissions=MappingProxyType({"delete": "cloudbuild.builds.update"}),
     ),
 )
 
