@@ -6,7 +6,8 @@ A source is read through one SELECT that yields the target's columns and types; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -50,7 +51,8 @@ class SourceTable:
 def source_table(connection: psycopg.Connection, name: str, mapping: Mapping[str, str]) -> SourceTable:
     """Resolve a table name and a mapping (target column -> source column) against the live catalogue.
 
-    Raises DataError when the table or a mapped column does not exist, or ``id`` or ``embedding`` cannot be found.
+    Raises DataError when the table or a mapped column does not exist, cannot be read, or ``id`` or ``embedding`` cannot
+    be found.
     """
     parts = name.split(".")
     table = sql.Identifier(*parts)
@@ -71,14 +73,31 @@ def source_table(connection: psycopg.Connection, name: str, mapping: Mapping[str
     return SourceTable(table, _select(table, columns, defaulted), columns["id"], columns["embedding"], defaulted)
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Read the table of this name inside. Raises DataError when the user's rights or the server do not suffice."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DataError(
+            f"{name} cannot be read: {error.diag.message_primary}; grant the source's user USAGE on its schema and "
+            "SELECT on the table"
+        ) from error
+    except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedFunction) as error:
+        raise DataError(
+            f"{name} cannot be read as vectors: {error.diag.message_primary}; the source needs the extension vector"
+        ) from error
+
+
 def _columns(connection: psycopg.Connection, table: sql.Identifier, name: str) -> list[str]:
     try:
-        rows = connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
-            "ORDER BY attnum",
-            [table.as_string(connection)],
-        ).fetchall()
-    except psycopg.errors.UndefinedTable as error:
+        with readable(name):
+            rows = connection.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped "
+                "ORDER BY attnum",
+                [table.as_string(connection)],
+            ).fetchall()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise DataError(
             f"the source has no table {name}; name it in source_table, with its schema if need be"
         ) from error

@@ -15,7 +15,7 @@ from orchestra_lib.display.plots import recall_latency_figure
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.copy import CopyJob, CopyResult, copy, exported_snapshot
-from orchestra_lib.memory.inventory import Inventory, inventory_evidence, take_inventory
+from orchestra_lib.memory.inventory import Inventory, inventory_checks, inventory_readings, take_inventory
 from orchestra_lib.memory.ranges import key_ranges
 from orchestra_lib.memory.schema import create_table
 from orchestra_lib.memory.source import source_table
@@ -28,12 +28,13 @@ from orchestra_lib.rehearsal import Corpus, build, seed_store
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.target import databases
 from orchestra_lib.vectors.alternative import measured_alternative
-from orchestra_lib.vectors.evaluate import Evaluation, QuerySet, evaluate
+from orchestra_lib.vectors.evaluate import FEWEST_QUERIES, Evaluation, QuerySet, evaluate
 from orchestra_lib.vectors.index import (
     BuiltIndex,
     IndexSpec,
     available_memory_mib,
     build_index,
+    is_built,
     ivfflat_index,
     persist_probes,
 )
@@ -65,12 +66,7 @@ class MemoryPhase:
         """Read the source once and show what it holds."""
         with self._run.step("inventory"):
             self._inventory = take_inventory(self._source_session, self._source)
-        return evidence_table(self.checks(), f"The source table {self._settings.source.table}")
-
-    def checks(self) -> tuple[Evidence, ...]:
-        """What must hold before anything is changed."""
-        taken = self._taken_inventory()
-        rows = list(inventory_evidence(taken, self._settings.dimension))
+        rows = list(inventory_readings(self._inventory))
         if self._source.defaulted:
             rows.append(
                 Evidence(
@@ -80,6 +76,15 @@ class MemoryPhase:
                     note="they get constants; map them with source_columns if the table has them under another name",
                 )
             )
+        return self._show(rows, f"The source table {self._settings.source.table}")
+
+    def checks(self) -> tuple[Evidence, ...]:
+        """What must hold before anything is changed."""
+        taken = self._taken_inventory()
+        rows = list(inventory_checks(taken, self._settings.dimension))
+        if self._corpus is None:
+            enough = Bound(">=", FEWEST_QUERIES)
+            rows.append(Evidence("rows to search with", Source.OBSERVED, taken.rows, "rows", enough))
         return (*rows, *self._memory_checks(taken))
 
     def plan(self) -> Plan:
@@ -88,8 +93,13 @@ class MemoryPhase:
         with connect(self._databases.target, role="target") as target:
             table_rows = _rows_in(target, TARGET_TABLE)
             present = ivfflat_index(target, sql.Identifier(TARGET_TABLE)) if table_rows is not None else None
+            index_verb = Verb.KEEP if is_built(target, spec) else Verb.REPLACE if present else Verb.CREATE
+            place = f"{target.info.host}:{target.info.port}/{target.info.dbname}"
         create = Verb.CREATE if table_rows is None else Verb.KEEP
-        index_verb = Verb.KEEP if present and present[0] == spec.name else Verb.REPLACE if present else Verb.CREATE
+        there = (
+            "there now: key ranges that agree stay, all rows of the others are replaced" if table_rows else "there now"
+        )
+        replaced = f"; replaces {present[0]}" if present and index_verb is Verb.REPLACE else ""
         changes = (
             Change(create, "extension", "vector", f"pgvector, {taken.pgvector_version} on the source"),
             Change(create, "table", TARGET_TABLE, "the memory table, 14 columns"),
@@ -97,7 +107,7 @@ class MemoryPhase:
                 Verb.UPDATE if table_rows else Verb.CREATE,
                 "rows",
                 TARGET_TABLE,
-                f"{taken.rows:,} from the source; {table_rows or 0:,} there now, ranges that agree are left alone",
+                f"{taken.rows:,} from the source; {table_rows or 0:,} {there}",
                 table_rows,
                 taken.rows,
             ),
@@ -105,13 +115,15 @@ class MemoryPhase:
                 index_verb,
                 "index",
                 spec.name,
-                f"IVFFlat with {spec.lists:,} lists, {spec.opclass}",
+                f"IVFFlat with {spec.lists:,} lists, {spec.opclass}{replaced}",
                 present[1] if present else None,
                 spec.lists,
             ),
             Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
         )
         live: dict[str, object] = {
+            "environment": self._run.settings.environment.name,
+            "target": place,
             "source_rows": taken.rows,
             "target_rows": table_rows,
             "index": present[0] if present else None,
@@ -155,8 +167,8 @@ class MemoryPhase:
         spec, progress = self._index_spec(), Progress("index", "rows")
         with self._run.step("index"):
             self._index = build_index(self._databases.target, spec, self._available_mib(), progress.say)
-        memory = self._index.memory
-        built = self._index.build_seconds
+        memory, built = self._index.memory, self._index.build_seconds
+        progress.say("built" if built else "there already")
         judged = suitability(spec.lists, self._taken_inventory().rows)
         rows = (
             Evidence(
@@ -169,10 +181,10 @@ class MemoryPhase:
             ),
             Evidence(
                 "memory that the build needs",
-                Source.MEASURED,
+                Source.ASSUMED,
                 memory.required_mib,
                 "MiB",
-                note=f"of which {memory.resident_mib:,} are touched; maintenance_work_mem was set for the build",
+                note=f"by formula: what maintenance_work_mem has to allow; {memory.resident_mib:,} of it are touched",
             ),
             Evidence("build time", Source.MEASURED, built, "s", note="" if built else "the index was there already"),
             Evidence("size of the index", Source.MEASURED, self._index.size_bytes / 2**20, "MiB"),
@@ -196,9 +208,9 @@ class MemoryPhase:
             *evaluation_evidence(self._evaluations, self._run.settings),
             Evidence("probes that a new session has", Source.OBSERVED, persisted, "probes", Bound("==", after.probes)),
             yes_or_no(
-                "the search uses the index or an exact scan",
+                "the search reads the index",
                 Source.OBSERVED,
-                after.plan_uses in (self._index.name, None),
+                after.plan_uses == self._index.name,
                 note=f"plan with enable_seqscan = off: {after.plan_uses or 'scan of the table'}; "
                 f"left alone: {after.plan_left_alone or 'scan of the table'}",
             ),
@@ -227,11 +239,13 @@ class MemoryPhase:
     def _rehearsal_store(self) -> Corpus:
         wanted = self._settings.corpus
         with self._run.step("rehearsal store"):
-            corpus = build(wanted.seed, wanted.queries, state_directory() / "corpus")
             progress = Progress("rehearsal store", "rows")
+            progress.say("reading and embedding the standard library, a minute the first time")
+            corpus = build(wanted.seed, wanted.queries, state_directory() / "corpus")
             seeded = seed_store(
                 self._databases.source, corpus, wanted.rows, self._settings.source.lists, progress, progress.say
             )
+            progress.say(str(seeded))
         self._run.note(str(seeded))
         return corpus
 
@@ -255,7 +269,7 @@ class MemoryPhase:
             present[1] if present else None,
             self._settings.search.recall_target,
             None,
-            f"before: source, {present[1]:,} lists" if present else "before: source, exact scan",
+            f"before: source, {present[1]:,} lists" if present else "before: source, no IVFFlat index",
         )
 
     def _evaluate_target(self, queries: QuerySet, index: BuiltIndex) -> Evaluation:
@@ -295,30 +309,16 @@ class MemoryPhase:
     def _memory_checks(self, taken: Inventory) -> tuple[Evidence, ...]:
         spec, available = self._index_spec(), self._available_mib()
         memory = ivfflat_build_memory(spec.lists, taken.rows, spec.dimension, max(1, taken.table_bytes // 8192))
-        rows = []
-        if spec.maintenance_work_mem_mib is not None:
-            rows.append(
-                Evidence(
-                    "memory that the index build needs",
-                    Source.OBSERVED,
-                    memory.required_mib,
-                    "MiB",
-                    Bound("<=", spec.maintenance_work_mem_mib),
-                    note="against maintenance_work_mem_mib; by formula",
-                )
-            )
-        if available is not None:
-            rows.append(
-                Evidence(
-                    "memory that the index build touches",
-                    Source.OBSERVED,
-                    memory.resident_mib,
-                    "MiB",
-                    Bound("<=", available),
-                    note="against what this machine has available; by formula",
-                )
-            )
-        return tuple(rows)
+        allowed, needs = spec.maintenance_work_mem_mib, "wanted is what the index build needs, by formula"
+        given = (
+            ("maintenance_work_mem that the settings allow", allowed, memory.required_mib),
+            ("memory that this machine has available", available, memory.resident_mib),
+        )
+        return tuple(
+            Evidence(claim, Source.OBSERVED, value, "MiB", Bound(">=", wanted), note=needs)
+            for claim, value, wanted in given
+            if value is not None
+        )
 
     def _available_mib(self) -> int | None:
         # Only the local databases share this machine's memory.

@@ -143,12 +143,12 @@ def _optional(estimate: Estimate | None) -> str:
 def _against(index: BuiltIndex, after: Evaluation, other: Evaluation) -> str:
     times = after.p95_ms.value / other.p95_ms.value
     if after.p95_ms.low > other.p95_ms.high:
-        return f"the {index.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}"
+        return f"the {index.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}."
     if other.p95_ms.low > after.p95_ms.high:
         return (
-            f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time"
+            f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time."
         )
-    return "no difference in latency can be told from these intervals"
+    return "no difference in latency can be told from these intervals."
 
 
 def _built(index: BuiltIndex) -> str:
@@ -159,5 +159,5 @@ def _ratio(before: Evaluation, after: Evaluation) -> str:
     if before.p95_ms.low > after.p95_ms.high:
         return f"the target is {before.p95_ms.value / after.p95_ms.value:.1f} times as fast"
     if after.p95_ms.low > before.p95_ms.high:
-        return f"the target is {after.p95_ms.value / before.p95_ms.value:.1f} times as slow"
+        return f"the target takes {after.p95_ms.value / before.p95_ms.value:.1f} times as long"
     return "no difference can be told from these intervals"

@@ -16,7 +16,8 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
 from orchestra_lib.vectors.truth import Matrix, Truth
 
-_FEWEST_QUERIES = 20
+FEWEST_QUERIES = 20
+"""Fewer cannot be split into a half that chooses and a half that is reported."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def evaluate(
     ``lists`` is None where there is no IVFFlat index: there are then no probes to choose. Raises DataError when there
     are too few queries to split.
     """
-    if len(queries.vectors) < _FEWEST_QUERIES:
+    if len(queries.vectors) < FEWEST_QUERIES:
         raise DataError(
-            f"{len(queries.vectors)} queries cannot be split into two useful halves; give at least {_FEWEST_QUERIES}"
+            f"{len(queries.vectors)} queries cannot be split into two useful halves; give at least {FEWEST_QUERIES}"
         )
     choosing, reporting = queries.part(0, 2), queries.part(1, 2)
     curve = probe_curve(connection, target, choosing, lists, recall_target) if lists else ()

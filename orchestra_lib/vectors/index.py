@@ -90,7 +90,7 @@ def build_index(
     """
     with connect(conninfo, role="target") as connection:
         memory = planned_memory(connection, spec)
-        if not _is_valid(connection, spec.name):
+        if not is_built(connection, spec):
             check_memory(memory, spec, available_mib)
             seconds: float | None = _create(connection, conninfo, spec, memory, progress)
         else:
@@ -101,6 +101,16 @@ def build_index(
     if lists != spec.lists:
         raise DataError(f"{spec.name} was built with {lists} lists, {spec.lists} were asked for; drop it and run again")
     return BuiltIndex(spec.name, lists, size, seconds, memory)
+
+
+def is_built(connection: psycopg.Connection, spec: IndexSpec) -> bool:
+    """Whether a valid index of that name and operator class is on the table."""
+    row = connection.execute(
+        "SELECT i.indisvalid AND i.indrelid = to_regclass(%s) AND o.opcname = %s "
+        "FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = to_regclass(%s)",
+        [f'"{spec.table}"', spec.opclass, f'"{spec.name}"'],
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def ivfflat_index(connection: psycopg.Connection, table: sql.Composable) -> tuple[str, int, int] | None:
@@ -161,13 +171,6 @@ def _report_until(building: Future[None], conninfo: str, backend_pid: int, progr
                 ).fetchone()
                 if row:
                     progress(f"{row[0]}, {row[1]:,} of {row[2]:,} rows" if row[2] else str(row[0]))
-
-
-def _is_valid(connection: psycopg.Connection, name: str) -> bool:
-    row = connection.execute(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [f'"{name}"']
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _drop_others(connection: psycopg.Connection, spec: IndexSpec) -> None:

@@ -50,7 +50,8 @@ class Searchable:
 
     def statement(self) -> sql.Composed:
         """The application's query; its one parameter is the query vector."""
-        return sql.SQL("SELECT {key}::text FROM {table} ORDER BY {vector} {operator} %b LIMIT {k}").format(
+        # The cast lets a column of arrays be searched too; on a column of vectors it is nothing, indexes are used.
+        return sql.SQL("SELECT {key}::text FROM {table} ORDER BY {vector}::vector {operator} %b LIMIT {k}").format(
             key=sql.Identifier(self.id_column),
             table=self.table,
             vector=sql.Identifier(self.embedding_column),

@@ -8,7 +8,7 @@ from stores import fill
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Verdict, roll_up
-from orchestra_lib.memory.inventory import duplicate_ids, inventory_evidence, take_inventory
+from orchestra_lib.memory.inventory import inventory_checks, inventory_readings, take_inventory
 from orchestra_lib.memory.source import source_table
 
 
@@ -31,7 +31,7 @@ def test_a_sound_store_passes(pair):
     assert (found.rows, found.distinct_ids, found.dimensions, found.normalised) == (40, 40, {1536: 40}, True)
     assert found.rows_by_model == {"test/1": 40}
     assert found.table_bytes > 40 * 6144
-    assert roll_up(inventory_evidence(found, 1536), rehearsal=False) is Verdict.PASS
+    assert roll_up(inventory_checks(found, 1536), rehearsal=False) is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,16 @@ def test_a_sound_store_passes(pair):
         ("UPDATE memories SET id = 'id-00000002' WHERE id = 'id-00000001'", "id another row has"),
         ("UPDATE memories SET id = NULL WHERE id = 'id-00000001'", "without an id"),
         ("DELETE FROM memories", "holds rows"),
+        (
+            "ALTER TABLE memories ALTER session_id DROP NOT NULL; UPDATE memories SET session_id = NULL",
+            "without a session_id",
+        ),
     ],
 )
 def test_each_defect_closes_the_gate_by_its_own_row(pair, statement, claim):
     fill(pair.source, 10)
     loosen(pair, statement)
-    red = [row.claim for row in inventory_evidence(taken(pair), 1536) if row.verdict is Verdict.FAIL]
+    red = [row.claim for row in inventory_checks(taken(pair), 1536) if row.verdict is Verdict.FAIL]
     assert len(red) == 1
     assert claim in red[0]
 
@@ -59,8 +63,12 @@ def test_each_defect_closes_the_gate_by_its_own_row(pair, statement, claim):
 def test_duplicate_ids_are_named(pair):
     fill(pair.source, 10)
     loosen(pair, "UPDATE memories SET id = 'id-00000002' WHERE id = 'id-00000001'")
-    with connect(pair.source) as source:
-        assert duplicate_ids(source, source_table(source, "memories", {})) == ("id-00000002",)
+    assert taken(pair).duplicate_ids == ("id-00000002",)
+
+
+def test_readings_judge_nothing(pair):
+    fill(pair.source, 10)
+    assert {row.verdict for row in inventory_readings(taken(pair))} == {Verdict.NOTED}
 
 
 def test_lengths_other_than_one_are_told(pair):
