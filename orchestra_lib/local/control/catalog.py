@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from orchestra_lib.local.control.left_out import completed
+
 APIS = (
     "aiplatform.v1",
     "aiplatform.v1beta1",
@@ -182,7 +184,7 @@ class Catalog:
         self.size = 0
         self._roots: dict[str, _Node] = {}
         for name in names:
-            self._add(_document(name))
+            self._add(completed(_document(name)))
 
     def find(self, service: str, http_method: str, segments: tuple[str, ...]) -> tuple[Method, str] | None:
         """The method for a path and its resource path without the version (and without ``:verb``); None if unknown.

@@ -172,8 +172,11 @@ def _body(control: ControlPlane, method: Method, raw: bytes, in_query: Mapping[s
 
 
 def _local(control: ControlPlane, request: Request, caller: str) -> Answer:
-    """``GET /_local/state``: what there is. ``POST /_local/faults``: what is to go wrong from now on."""
+    """``GET /_local/caller``: whose token this is. For the operator: ``GET /_local/state``, what there is, and
+    ``POST /_local/faults``, what is to go wrong from now on."""
     what = (request.http_method, request.path.removeprefix(f"/{_LOCAL}/"))
+    if what == ("GET", "caller"):
+        return Answer(200, {"email": caller})
     if caller != control.organization.operator:
         raise Fault("PERMISSION_DENIED", f"The caller {caller} is not the operator of the local Google Cloud.")
     if what == ("GET", "state"):

@@ -1,0 +1,63 @@
+"""Methods that Google serves and its discovery documents leave out, in the form of such a document.
+
+``generateClientCertificate`` stands in AlloyDB's protocol buffers and in its generated clients.
+https://cloud.google.com/alloydb/docs/reference/rpc/google.cloud.alloydb.v1beta#alloydbadmin
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_CLUSTER = {"location": "path", "pattern": "^projects/[^/]+/locations/[^/]+/clusters/[^/]+$", "required": True}
+_TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
+
+METHODS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "alloydb": (
+        {
+            "id": "alloydb.projects.locations.clusters.generateClientCertificate",
+            "httpMethod": "POST",
+            "path": "{version}/{+parent}:generateClientCertificate",
+            "parameters": {"parent": _CLUSTER},
+            "request": {"$ref": "GenerateClientCertificateRequest"},
+            "response": {"$ref": "GenerateClientCertificateResponse"},
+        },
+    )
+}
+"""By service; ``{version}`` stands for the version of the document that it is added to."""
+
+SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "alloydb": {
+        "GenerateClientCertificateRequest": {
+            "type": "object",
+            "properties": {
+                "requestId": _TEXT,
+                "pemCsr": _TEXT,
+                "certDuration": {"type": "string", "format": "google-duration"},
+                "publicKey": _TEXT,
+                "useMetadataExchange": _FLAG,
+            },
+        },
+        "GenerateClientCertificateResponse": {
+            "type": "object",
+            "properties": {
+                "pemCertificate": {**_TEXT, "readOnly": True},
+                "pemCertificateChain": {"type": "array", "items": _TEXT, "readOnly": True},
+                "caCert": _TEXT,
+            },
+        },
+    }
+}
+
+
+def completed(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document with what was left out of it."""
+    service, version = document["name"], document["version"]
+    if service not in METHODS:
+        return document
+    methods = {raw["id"]: {**raw, "path": raw["path"].replace("{version}", version)} for raw in METHODS[service]}
+    return {
+        **document,
+        "methods": {**document.get("methods", {}), **methods},
+        "schemas": {**document.get("schemas", {}), **SCHEMAS.get(service, {})},
+    }
