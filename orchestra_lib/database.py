@@ -26,7 +26,8 @@ def connect(conninfo: str, *, role: str = "database", autocommit: bool = True) -
             options="-c timezone=UTC -c client_encoding=UTF8",
         )
     except psycopg.Error as error:
-        reason = " ".join(str(error).split()).rstrip(".?")  # the first of its lines says why, the last asks back
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = "; ".join(line for line in lines if line and not line.endswith("?"))  # libpq also asks back
         raise TargetUnreachable(
             f"the {role} database cannot be reached: {reason}; check that it runs, its address and the user's rights"
         ) from error

@@ -13,7 +13,7 @@ def test_a_server_that_does_not_answer_is_told_with_its_reason_in_one_line_and_w
         connect("host=127.0.0.1 port=1 user=ada password=hunter2hunter2", role="source")
     said = str(refusal.value)
     assert said.startswith("the source database cannot be reached: ")
-    assert "port 1 failed: Connection refused" in said
+    assert "port 1 failed: Connection refused; check that it runs" in said
     assert "hunter2" not in said
     assert "\n" not in said
 
