@@ -66,10 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_audit)
 
-    command = commands.add_parser("local", help="the local target")
-    command.add_argument("action", choices=("up", "status", "down", "reset"))
-    command.add_argument("--json", action="store_true")
-    command.set_defaults(run=local_program.run)
+    local_program.add_arguments(commands.add_parser("local", help="the local target"))
     return parser
 
 

@@ -3,29 +3,101 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from orchestra_lib.local import databases
+from orchestra_lib.local.control import process
+from orchestra_lib.local.control.operations import latency_of
+from orchestra_lib.local.control.process import ControlProcess
 from orchestra_lib.local.databases import LocalState
 from orchestra_lib.paths import state_directory
+
+PARTS = ("control", "databases")
+
+
+@dataclass(frozen=True)
+class LocalTarget:
+    """What runs: the control plane (None when it does not) and the databases."""
+
+    control: ControlProcess | None
+    local: LocalState
+
+    @property
+    def databases(self) -> dict[str, databases.Database]:
+        """The databases that are up, by name."""
+        return self.local.databases
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"url", "token_file", "port", "pid", "state_dir", "databases"}``; the first four only when it is up."""
+        control = asdict(self.control) if self.control else {}
+        control.pop("started", None)
+        return {**control, **asdict(self.local)}
+
+    def as_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.as_dict(), indent=1)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``local``."""
+    parser.add_argument("action", choices=("up", "status", "down", "reset"))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--port", type=int, help="of the control plane (default: that of the last time, or a free one)")
+    parser.add_argument(
+        "--latency",
+        default=process.DEFAULT_LATENCY,
+        help="how long operations take: realistic, 0, or a factor of realistic (default: %(default)s)",
+    )
+    parser.add_argument("--only", choices=PARTS, help="start this part alone")
+    parser.add_argument(
+        "--open", action="store_true", help="for tests: no token is wanted, and projects exist when they are named"
+    )
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry out one action; with ``--json`` the state goes to standard output as one JSON object."""
+    directory = state_directory()
     if options.action in ("down", "reset"):
-        stopped = getattr(databases, options.action)(state_directory())
+        stopped = (*process.down(directory), *databases.down(directory))
+        if options.action == "reset":
+            _remove(directory / "local")
         sys.stdout.write(f"stopped: {', '.join(stopped) or 'nothing was running'}\n")
         return 0
-    found = databases.up(state_directory()) if options.action == "up" else state()
+    latency_of(options.latency)  # a wrong one is refused here, not in the log of the background process
+    if options.action == "up":
+        _start(directory, options)
+    found = state()
     sys.stdout.write(found.as_json() + "\n" if options.json else _told(found))
     return 0
 
 
-def state() -> LocalState:
+def state() -> LocalTarget:
     """What runs now; starts nothing."""
-    return databases.status(state_directory())
+    directory = state_directory()
+    return LocalTarget(process.status(directory), databases.status(directory))
 
 
-def _told(found: LocalState) -> str:
-    lines = [f"{name}: up, pid {database.pid}, {database.data_directory}" for name, database in found.databases.items()]
-    return "\n".join(lines or [f"down; data in {found.state_dir}"]) + "\n"
+def _start(directory: Path, options: argparse.Namespace) -> None:
+    if options.only in (None, "databases"):
+        databases.up(directory)
+    if options.only in (None, "control"):
+        process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _told(found: LocalTarget) -> str:
+    lines = [f"control: up, pid {found.control.pid}, {found.control.url}"] if found.control else []
+    lines += [
+        f"{name}: up, pid {database.pid}, {database.data_directory}" for name, database in found.databases.items()
+    ]
+    return "\n".join(lines or [f"down; data in {found.local.state_dir}"]) + "\n"

@@ -26,7 +26,6 @@ from orchestra_lib.local.control.projects import Projects
 from orchestra_lib.local.control.services import SERVICES
 from orchestra_lib.local.control.store import Store, Stored, split
 from orchestra_lib.local.control.tokens import Tokens
-from orchestra_lib.local.control.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,9 @@ class ControlPlane:
         self.tokens = Tokens(self.store, self.organization.operator, token)
         self.injected = Injected()
         self.projects = Projects(self)
-        self.worker = Worker(self)
         self._lock = threading.RLock()
         with self.writing():
             self.projects.load()
-            if self.store.working():
-                self.worker.wake()
 
     @property
     def compares_etags(self) -> bool:
@@ -78,8 +74,7 @@ class ControlPlane:
         return not self.permissive
 
     def close(self) -> None:
-        """End the data plane's thread and close the store."""
-        self.worker.stop()
+        """Close the store."""
         self.store.close()
 
     @contextmanager

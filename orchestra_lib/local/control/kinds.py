@@ -58,8 +58,6 @@ class Kind:
     new_id: Callable[[Call, Body], str] | None = None
     """The id of a new resource, where it is neither in the query nor in ``name``."""
     id_pattern: str | None = None
-    wrapped: tuple[str, str] | None = None
-    """(field that holds the resource, field that holds its id) where a create's body is a request message."""
     number_in_name: bool = False
     """Whether ``name`` holds the project's number instead of its id."""
     short_name: bool = False
@@ -109,9 +107,6 @@ class Service:
     """Those of them that take long and write nothing: they run beside the others, outside the transaction."""
     effects: Mapping[str, Effect] = field(default_factory=dict)
     """What an operation's end does, by the name that ``operations.start`` was given."""
-    works: Mapping[str, Effect] = field(default_factory=dict)
-    """What the data plane has to do before an operation of a method (short id) may end: runs in a thread of its own,
-    outside the transaction, again after a crash, so it must find its own half-done work."""
     operations: Style | None = None
     """None: named by location, with the full metadata."""
     stamp: Callable[[Call, str, Body, Body | None], None] | None = None
@@ -120,8 +115,6 @@ class Service:
     """Whether PATCH is a JSON merge patch instead of an update with a mask."""
     permissions: Mapping[str, str] = field(default_factory=dict)
     """IAM permissions that are not called like their method, by short id."""
-    permission_words: str = ""
-    """How a missing permission is said; empty for the usual sentence."""
     not_in_projects: bool = False
     """Whether the service works without being enabled in the project that is spoken of."""
 

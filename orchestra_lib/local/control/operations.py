@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestra_lib.errors import ParameterError
 from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.faults import Fault
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
-# While the data plane is at work nobody can say when an operation is due.
-_NOT_YET = 1e18
-
 # Seconds that a call takes on Google Cloud, from its documentation and published experience; what is not named takes
 # a second. Compute's own operations take 10 to 20.
 _SECONDS: Mapping[str, float] = {
@@ -53,6 +51,7 @@ _SECONDS: Mapping[str, float] = {
     "workstations.workstations.start": 90,
 }
 _OTHERWISE = 1.0
+REALISTIC = "realistic"
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,17 @@ class Latency:
     def seconds(self, permission: str) -> float:
         """The seconds that a call takes."""
         return self.scale * _SECONDS.get(permission, _OTHERWISE)
+
+
+def latency_of(text: str) -> Latency:
+    """``realistic``, ``0`` or a factor of realistic. Raises ParameterError."""
+    try:
+        scale = 1.0 if text == REALISTIC else float(text)
+    except ValueError:
+        scale = -1.0
+    if not 0 <= scale < float("inf"):
+        raise ParameterError(f"latency has to be '{REALISTIC}', 0 or a factor of it such as 0.01, got '{text}'")
+    return Latency(scale)
 
 
 def start(
@@ -85,7 +95,6 @@ def start(
     """
     control = call.control
     name = control.style(call.service).name(call, target)
-    works = call.method.short_id in call.rows.works and not call.validate_only
     record = {
         "name": name,
         "key": f"{call.service}/{control.projects.normal(name)}",
@@ -102,7 +111,6 @@ def start(
         "user": call.caller,
         "started": call.now,
         "due": call.now + control.latency.seconds(call.method.permission),
-        "works": works,
         "ended": None,
         "error": None,
         "request": call.body if call.service == "logging" else None,
@@ -111,14 +119,12 @@ def start(
         end(control, record, call.now)
     else:
         _write(control, record)
-    if works:
-        control.worker.wake()
     return shown(control, record, first=True)
 
 
 def _write(control: ControlPlane, record: Record) -> None:
-    due = _NOT_YET if record["works"] else record["due"]
-    control.store.put_operation(record["key"], record["target"], due, record["ended"] is not None, record)
+    ended = record["ended"] is not None
+    control.store.put_operation(record["key"], record["target"], record["due"], ended, record)
 
 
 def settle(control: ControlPlane, now: float) -> None:
@@ -129,7 +135,6 @@ def settle(control: ControlPlane, now: float) -> None:
 
 def end(control: ControlPlane, record: Record, now: float) -> None:
     """Do the work of one operation and write that it is done, with the error if it failed."""
-    record["works"] = False
     try:
         with control.store.transaction():
             _take_effect(control, record)
@@ -147,14 +152,6 @@ def _take_effect(control: ControlPlane, record: Record) -> None:
     if failure:
         raise failure
     control.effect(record)
-
-
-def worked(control: ControlPlane, record: Record, failure: Fault | None) -> None:
-    """Write that the data plane has done its part of an operation, or why it could not; the end follows when due."""
-    record["works"] = False
-    if failure:
-        record["error"] = {"status": failure.status, "message": failure.message}
-    _write(control, record)
 
 
 def shown(control: ControlPlane, record: Record, *, first: bool = False) -> dict[str, Any]:

@@ -13,22 +13,24 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from filelock import FileLock, Timeout
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from orchestra_lib.errors import ParameterError, TargetUnreachable
+from orchestra_lib.errors import OrchestraError, TargetUnreachable
 from orchestra_lib.local.control.control import ControlPlane
 from orchestra_lib.local.control.faults import Fault
 from orchestra_lib.local.control.front import Answer, ConnectionDropped, Request, answer
-from orchestra_lib.local.control.operations import Latency
+from orchestra_lib.local.control.operations import latency_of
+from orchestra_lib.local.control.process import write_state
 from orchestra_lib.local.control.tokens import new_token
 
 HOST = "127.0.0.1"
-REALISTIC = "realistic"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 _LARGEST_BODY_BYTES = 32 << 20
 _TRANSPORT = "transport"
@@ -70,7 +72,7 @@ def _answered(control: ControlPlane, request: Request) -> Answer:
         return answer(control, request)
     except ConnectionDropped:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - a bug of one method must not take the others along; the trace is logged
         _log.exception("%s %s failed", request.http_method, request.path)
         return Answer(500, Fault("INTERNAL", "Internal error encountered.").body(""))
 
@@ -142,17 +144,6 @@ def uvicorn_server(control: ControlPlane) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def latency(text: str) -> Latency:
-    """``realistic``, ``0`` or a scale. Raises ParameterError."""
-    try:
-        scale = 1.0 if text == REALISTIC else float(text)
-    except ValueError:
-        scale = -1.0
-    if not 0 <= scale < float("inf"):
-        raise ParameterError(f"latency has to be '{REALISTIC}', 0 or a factor of it such as 0.01, got '{text}'")
-    return Latency(scale)
-
-
 def token_of(directory: Path) -> str:
     """The operator's token of a state directory; made on first use."""
     path = directory / TOKEN_FILE
@@ -164,24 +155,50 @@ def token_of(directory: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Prints the port when it listens."""
+    """Serve until SIGTERM or SIGINT. Says where in the state file or, without one, prints the port."""
     parser = argparse.ArgumentParser(prog="python -m orchestra_lib.local.control.server")
     parser.add_argument("--directory", type=Path, required=True, help="where the state is kept")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", default="0", help="realistic, 0, or a factor of realistic")
     parser.add_argument("--open", action="store_true", help="for tests: no token, projects exist when named")
+    parser.add_argument("--state-file", type=Path, help="where to say where the server listens")
     options = parser.parse_args(arguments)
-    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    token = None if options.open else token_of(options.directory)
-    listener = listening_socket(options.port)
-    control = ControlPlane(options.directory, token=token, latency=latency(options.latency))
-    sys.stdout.write(f"{listener.getsockname()[1]}\n")
-    sys.stdout.flush()
     try:
-        uvicorn_server(control).run(sockets=[listener])
-    finally:
-        control.close()
+        return _serve(options)
+    except OrchestraError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _serve(options: argparse.Namespace) -> int:
+    directory: Path = options.directory.absolute()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(directory):
+        token = token_of(directory)
+        listener = listening_socket(options.port)
+        port = listener.getsockname()[1]
+        control = ControlPlane(directory, token=None if options.open else token, latency=latency_of(options.latency))
+        listener.listen()
+        if options.state_file:
+            write_state(options.state_file, f"http://{HOST}:{port}", port, directory / TOKEN_FILE)
+        else:
+            sys.stdout.write(f"{port}\n")
+            sys.stdout.flush()
+        try:
+            uvicorn_server(control).run(sockets=[listener])
+        finally:
+            control.close()
     return 0
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two servers must not write to one directory. The lock dies with its process."""
+    try:
+        with FileLock(directory / "server.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise TargetUnreachable(f"another local Google Cloud serves {directory}; stop that one first") from error
 
 
 if __name__ == "__main__":

@@ -99,6 +99,12 @@ def etag_of(body: Mapping[str, Any]) -> str:
     return base64.b64encode(hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).digest()[:12]).decode()
 
 
+def resource_field(api: Api, message: str, resource: str) -> str | None:
+    """The field of a request message that holds a resource."""
+    fields = api.schema(message).properties
+    return next((name for name, known in fields.items() if known.schema.get("$ref") == resource), None)
+
+
 def list_field(api: Api, method: Method, resource: str | None) -> str | None:
     """The field of a list's answer that holds the resources."""
     if method.response is None:
@@ -118,6 +124,9 @@ def new_id(call: Call, kind: Kind, body: Body) -> str:
         return given
     if kind.new_id:
         return kind.new_id(call, body)
+    in_message = [value for name, value in (call.body or {}).items() if _is_id(name) and isinstance(value, str)]
+    if in_message and call.body is not body and "name" not in body:
+        return str(in_message[0])
     name = body.get("name")
     if isinstance(name, str) and name:
         return name.rsplit("/", 1)[-1]
@@ -126,6 +135,10 @@ def new_id(call: Call, kind: Kind, body: Body) -> str:
 
 def id_parameters(method: Method) -> list[str]:
     """The query parameters that may hold a new resource's id, the likeliest first."""
-    names = [name for name in method.query_parameters if name.endswith("Id") and name not in _NO_ID]
+    names = [name for name in method.query_parameters if _is_id(name)]
     collection = method.template[-1].lower()
     return sorted(names, key=lambda name: not collection.startswith(re.sub("y$", "", name[:-2].lower())))
+
+
+def _is_id(name: str) -> bool:
+    return name.endswith("Id") and name not in _NO_ID

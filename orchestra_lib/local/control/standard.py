@@ -29,11 +29,8 @@ _PLACES = frozenset({"projects", "locations", "regions", "zones", "global", "org
 def create(call: Call) -> Body:
     """A new resource in the collection of the path."""
     kind = call.control.kind(f"{call.key}/new")
-    body = dict(call.body or {})
-    wrapped_id = ""
-    if kind.wrapped:
-        wrapped_id, body = str(body.get(kind.wrapped[1], "")), dict(body.get(kind.wrapped[0]) or {})
-    identifier = wrapped_id or shapes.new_id(call, kind, body)
+    body = _resource_in(call, f"{call.key}/new")
+    identifier = shapes.new_id(call, kind, body)
     if kind.id_pattern and not checks.matches(kind.id_pattern, identifier):
         raise bad_id(call.service, identifier, kind.id_pattern)
     _require_parent(call)
@@ -79,6 +76,16 @@ def _admit(call: Call, key: str, kind: Kind, body: Body, before: Body | None) ->
     if kind.fill:
         kind.fill(call, body, before)
     shapes.set_etag(call.control.schema(call.api, key), kind, body)
+
+
+def _resource_in(call: Call, key: str) -> Body:
+    """The resource in the request, which is the body or, in a request message, the field of its type."""
+    body: Body = dict(call.body or {})
+    schema = call.control.schema(call.api, key)
+    if call.method.request in (None, schema.name):
+        return body
+    field = shapes.resource_field(call.api, str(call.method.request), schema.name)
+    return dict(body.get(field) or {}) if field else body
 
 
 def _require_parent(call: Call) -> None:
@@ -149,7 +156,7 @@ def update(call: Call) -> Body:
     """PATCH and PUT: the resource with the fields of the mask (or of the body) changed."""
     control, key, kind = call.control, call.key, call.kind
     row = control.find(key)
-    given = dict(call.body or {})
+    given = _resource_in(call, key)
     if row is None:
         if kind.upsert or call.flag("allowMissing"):
             return create_at(call, key, given)
@@ -186,8 +193,8 @@ def update_to(call: Call, row: Stored, after: Body, verb: str = "update") -> Bod
 
 
 def _updated(call: Call, schema: Schema, before: Body, given: Body) -> Body:
-    mask = call.query.get("updateMask")
-    if mask:
+    mask = call.query.get("updateMask") or (call.body or {}).get("updateMask")
+    if isinstance(mask, str) and mask:
         paths = masks.paths_of(mask, call.api, schema.name)
         if ("*",) in paths:
             return masks.replace(before, given, call.api, schema.name)

@@ -180,11 +180,6 @@ class Store:
         ).fetchone()
         return json.loads(row[0]) if row else None
 
-    def working(self) -> list[dict[str, Any]]:
-        """Operations that the data plane has still to work on, oldest first."""
-        rows = self._connection.execute("select record from operations where done = 0 order by rowid")
-        return [record for row in rows if (record := json.loads(row[0]))["works"]]
-
     def remove_operation(self, key: str) -> None:
         """Forget an operation."""
         self._connection.execute("delete from operations where key = ?", (key,))

@@ -27,12 +27,10 @@ SERVICE = Service(
     kinds=(
         Kind(
             "serviceAccounts",
-            wrapped=("serviceAccount", ""),
             new_id=_email,
             not_found="Unknown service account",
             exists="Service account {id} already exists within project projects/{project}.",
         ),
-        Kind("roles", wrapped=("role", "roleId")),
     ),
     operations=Style(below_target, _metadata),
 )

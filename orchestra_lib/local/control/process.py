@@ -1,0 +1,161 @@
+"""The control plane as a background process: started, found again, stopped. It outlives whoever started it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from orchestra_lib.errors import TargetUnreachable
+
+DEFAULT_LATENCY = "0.01"
+"""A hundredth of Google Cloud's: an AlloyDB instance takes three seconds, so that waiting is rehearsed too."""
+_STATE_FILE, _LOG_FILE, _DIRECTORY = "control.json", "control.log", "control"
+_START_SECONDS, _STOP_SECONDS = 30, 15
+_POLL_SECONDS = 0.02
+_FREE_BYTES_NEEDED = 64 << 20
+
+
+@dataclass(frozen=True)
+class ControlProcess:
+    """A running control plane: where it listens, the file with its token, the process."""
+
+    url: str
+    token_file: str
+    port: int
+    pid: int
+    started: float
+    """When the process began, seconds since 1970: a pid alone does not name a process."""
+    state_dir: str
+
+
+def up(
+    state_directory: Path, *, port: int | None = None, latency: str = DEFAULT_LATENCY, permissive: bool = False
+) -> ControlProcess:
+    """Start the control plane unless it runs; returns where it is. ``port`` None takes the last one, or a free one.
+
+    Raises TargetUnreachable with the reason when it does not come up, or when it runs on another port.
+    """
+    home = _home(state_directory)
+    _make(home)
+    with FileLock(home / "control.lock", timeout=_START_SECONDS):
+        found = status(state_directory)
+        if found is None:
+            return _start(home, port, latency, permissive)
+        if port not in (None, 0, found.port):
+            raise TargetUnreachable(
+                f"the local Google Cloud runs on port {found.port}, not on {port}; "
+                "stop it first: python -m orchestra_lib local down"
+            )
+        return found
+
+
+def status(state_directory: Path) -> ControlProcess | None:
+    """The control plane that runs now; starts nothing."""
+    written = _written(_home(state_directory))
+    return written if written and _process(written) else None
+
+
+def down(state_directory: Path) -> tuple[str, ...]:
+    """Stop the control plane, data kept; returns its name if it was running."""
+    found = status(state_directory)
+    process = _process(found) if found else None
+    if process is None:
+        return ()
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_SECONDS)
+    return ("control",)
+
+
+def write_state(file: Path, url: str, port: int, token_file: Path) -> None:
+    """Say where this process listens, now that it does."""
+    me = psutil.Process()
+    directory = str(token_file.parent)
+    state = ControlProcess(url, str(token_file), port, me.pid, me.create_time(), directory)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(asdict(state), indent=1))
+    part.replace(file)
+
+
+def _home(state_directory: Path) -> Path:
+    return state_directory.absolute() / "local"
+
+
+def _make(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / _DIRECTORY).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise TargetUnreachable(
+            f"the local Google Cloud needs the directory {home}, which cannot be made: {error.strerror}; "
+            "set ORCHESTRA_STATE_DIR to a directory that you may write to"
+        ) from error
+    free = shutil.disk_usage(home).free
+    if free < _FREE_BYTES_NEEDED:
+        raise TargetUnreachable(
+            f"the local Google Cloud needs {_FREE_BYTES_NEEDED / 2**20:.0f} MiB of disk in {home}, "
+            f"{free / 2**20:.0f} MiB are free; free some or set ORCHESTRA_STATE_DIR to a larger disk"
+        )
+
+
+def _start(home: Path, port: int | None, latency: str, permissive: bool) -> ControlProcess:
+    last = _written(home)
+    if port is not None or last is None:
+        return _started(home, port or 0, latency, permissive)
+    try:
+        return _started(home, last.port, latency, permissive)
+    except TargetUnreachable:
+        # Somebody else has the port of the last time by now, and nobody asked for it.
+        return _started(home, 0, latency, permissive)
+
+
+def _started(home: Path, port: int, latency: str, permissive: bool) -> ControlProcess:
+    log = home / _LOG_FILE
+    command = [sys.executable, "-m", "orchestra_lib.local.control.server", "--directory", str(home / _DIRECTORY)]
+    command += ["--port", str(port), "--latency", latency, "--state-file", str(home / _STATE_FILE)]
+    command += ["--open"] if permissive else []
+    with log.open("ab") as output:
+        # A session of its own: the server outlives the command or kernel that started it, and its Ctrl-C.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        found = _written(home)
+        if found and found.pid == process.pid and _process(found):
+            return found
+        if process.poll() is not None:
+            raise TargetUnreachable(_last_line(log) or f"the local Google Cloud ended at its start; see {log}")
+        time.sleep(_POLL_SECONDS)
+    process.kill()
+    raise TargetUnreachable(f"the local Google Cloud did not start within {_START_SECONDS} s; see {log}")
+
+
+def _written(home: Path) -> ControlProcess | None:
+    file = home / _STATE_FILE
+    return ControlProcess(**json.loads(file.read_text())) if file.exists() else None
+
+
+def _process(found: ControlProcess) -> psutil.Process | None:
+    try:
+        process = psutil.Process(found.pid)
+        alive = process.create_time() == found.started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
