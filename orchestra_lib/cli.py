@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from orchestra_lib import audit, migrate, paths
 from orchestra_lib.errors import OrchestraError, ParameterError
@@ -54,11 +55,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_migrate)
 
+    command = commands.add_parser("rollback", help="undo a phase from its journal")
+    command.add_argument("--phase", required=True, metavar="NN", help="the phase that is undone, e.g. 01")
+    command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
+    command.add_argument("--since-run", metavar="RUN", help="undo what was changed in this run and after it")
+    command.add_argument("--mode", choices=("plan", "apply"), help="plan shows what would be undone and changes nothing")
+    command.add_argument("--approved-plan", metavar="DIGEST", help="undo by this plan and no other")
+    command.add_argument(
+        "--may-destroy", nargs="+", default=[], metavar="NAME", help="resources with data in them that may be deleted"
+    )
+    command.set_defaults(run=_rollback)
+
     command = commands.add_parser("status", help="the last run of each phase, and what runs locally")
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_status)
 
     command = commands.add_parser("runs", help="the executed runbooks, oldest first")
+    command.add_argument(
+        "--html", type=Path, metavar="DIR", help="write them as pages, with an index, that need no network"
+    )
     command.set_defaults(run=_runs)
 
     command = commands.add_parser("audit", help="hold every record and executed notebook against the ledger")
@@ -80,6 +95,18 @@ def _migrate(options: argparse.Namespace) -> int:
     return migrate.migrate(migrate.chosen(first, last), parameters, sys.stdout)
 
 
+def _rollback(options: argparse.Namespace) -> int:
+    given = {
+        "environment": options.environment,
+        "phase": options.phase,
+        "since_run": options.since_run,
+        "mode": options.mode,
+        "approved_plan": options.approved_plan,
+        "may_destroy": " ".join(options.may_destroy),
+    }
+    return migrate.rollback([(name, value) for name, value in given.items() if value], sys.stdout)
+
+
 def _status(options: argparse.Namespace) -> int:
     last = {entry.runbook: entry for entry in audit.entries()}
     local = local_program.state()
@@ -95,7 +122,12 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _runs(_: argparse.Namespace) -> int:
+def _runs(options: argparse.Namespace) -> int:
+    if options.html:
+        from orchestra_lib.pages import write_pages  # nbconvert takes a second to import
+
+        sys.stdout.write(f"{write_pages(options.html)}\n")
+        return 0
     for entry in audit.entries():
         sys.stdout.write(
             f"{entry.at[:19]}  {entry.runbook:16} {entry.outcome:12} {entry.verdict or '-':11} "
