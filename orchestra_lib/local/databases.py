@@ -21,18 +21,6 @@ from orchestra_lib.local.postgres import Running
 NAMES = ("source", "target")
 # An empty cluster takes 40 MB, its first WAL segments and temporary files some more.
 FREE_BYTES_NEEDED = 1 << 30
-# Sized for the smallest machine that the rehearsal promises to run on: 2 cores and 4 GB for both servers together.
-SERVER_SETTINGS = {
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",  # at the default of 1GB checkpoints halve the rate of a bulk load
-    "checkpoint_timeout": "15min",
-    # The walwriter then writes beside the loading session instead of the session itself: COPY is 1.5 times as fast.
-    "wal_buffers": "64MB",
-    "wal_writer_delay": "10ms",
-    "max_connections": "100",
-    "jit": "off",  # compiling costs more than any statement here runs
-    "log_min_messages": "warning",
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +106,7 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
 
 def _start(directory: Path, name: str) -> Database:
-    server = postgres.start(directory / name, _called(name), SERVER_SETTINGS)
+    server = postgres.start(directory / name, _called(name), postgres.SETTINGS)
     return _database(directory, name, server)
 
 

@@ -1,0 +1,91 @@
+"""Connecting to an AlloyDB instance with the official connector, on Google Cloud and on the local target alike.
+
+The connector asks the admin service where the instance is and for a short-lived client certificate, then speaks mTLS
+with the instance itself. The two targets differ in the admin endpoint, the authority that vouches for it, and the
+credentials; nothing else. https://cloud.google.com/alloydb/docs/connect-language-connectors
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.alloydbconnector import Connector, RefreshStrategy
+
+from orchestra_lib.errors import TargetUnreachable
+
+_GOOGLES_ENDPOINT = "alloydb.googleapis.com"
+_ROOTS_VARIABLE = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+_NO_PROXY_VARIABLE = "no_grpc_proxy"
+_NEVER = datetime(9999, 12, 31)
+"""Naive and in UTC, as google-auth compares it."""
+
+# The admin service refuses, nobody is logged in, the server refuses, nobody listens, the metadata exchange fails.
+_REFUSALS = (GoogleAPICallError, GoogleAuthError, psycopg.Error, OSError, RuntimeError, ValueError)
+
+
+def connector(credentials: Any, *, endpoint: str | None = None, ca_file: Path | None = None) -> Connector:
+    """A connector that speaks for these credentials. Use it as a context, or close it, after its sessions.
+
+    ``endpoint`` is the admin service's ``host:port``, None for Google's own; ``ca_file`` the authority that vouches for
+    it, None for the public ones. One connector serves any number of instances and sessions.
+    """
+    if ca_file is not None:
+        _trust(ca_file)
+    if credentials.expiry is None:
+        # The connector reads when the token expires, and a token of the local target does not.
+        credentials.expiry = _NEVER
+    return Connector(
+        credentials=credentials,
+        alloydb_api_endpoint=endpoint or _GOOGLES_ENDPOINT,
+        # A kernel that slept through a background refresh would come back with an expired certificate.
+        refresh_strategy=RefreshStrategy.LAZY,
+    )
+
+
+def connect_instance(
+    instance: str, user: str, database: str, *, through: Connector, password: str | None = None
+) -> psycopg.Connection:
+    """A session, in autocommit, with the instance of that full name: ``projects/…/locations/…/clusters/…/instances/…``.
+
+    Without a password ``user`` logs in by IAM: it has to be the name of the credentials' own principal (a service
+    account's without ``.gserviceaccount.com``). Raises TargetUnreachable with what the admin service, the instance or
+    the server said.
+    """
+    try:
+        connection: psycopg.Connection = through.connect(
+            instance,
+            "psycopg",
+            user=user,
+            db=database,
+            password=password,
+            enable_iam_auth=password is None,
+            autocommit=True,
+            options="-c timezone=UTC -c client_encoding=UTF8",
+        )
+    except _REFUSALS as error:
+        raise TargetUnreachable(f"AlloyDB instance {instance} cannot be reached as {user}: {_reason(error)}") from error
+    return connection
+
+
+def _reason(error: Exception) -> str:
+    """What was said, without the socket file that the connector puts between the driver and itself."""
+    text = str(error).strip() or type(error).__name__
+    return text.rpartition("FATAL:")[2].strip() if isinstance(error, psycopg.Error) else text
+
+
+def _trust(ca_file: Path) -> None:
+    """Make gRPC in this process trust an authority, and keep its calls to this machine away from a proxy.
+
+    The connector offers no way to hand over a certificate; gRPC reads these variables when it opens its first channel.
+    """
+    os.environ[_ROOTS_VARIABLE] = str(ca_file)
+    excluded = os.environ.get(_NO_PROXY_VARIABLE) or urllib.request.getproxies().get("no", "")
+    if "127.0.0.1" not in excluded:
+        os.environ[_NO_PROXY_VARIABLE] = f"{excluded},127.0.0.1".lstrip(",")

@@ -1,0 +1,149 @@
+"""Starting and stopping the data plane's process, and finding it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.local import postgres
+from orchestra_lib.local.alloydb import places
+
+_STATE_FILE, _LOG_FILE = "plane.json", "plane.log"
+_START_SECONDS, _STOP_SECONDS = 60, 15
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class DataPlane:
+    """A running data plane: the connector's admin endpoint, the authority that vouches for it, and the process."""
+
+    endpoint: str
+    ca_file: str
+    control_url: str
+    pid: int
+    started: float
+    """When the process began, seconds since 1970: a pid alone does not name a process."""
+
+
+def up(directory: Path, control_url: str, token_file: Path) -> DataPlane:
+    """Start the data plane for that control plane unless it runs; returns where it is.
+
+    Raises TargetUnreachable with the last line of its log when it does not come up.
+    """
+    home = places.home(directory)
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "start.lock", timeout=_START_SECONDS):
+        found = status(directory)
+        if found and found.control_url == control_url:
+            return found
+        if found:
+            _end(found)
+        return _start(directory, control_url, token_file)
+
+
+def status(directory: Path) -> DataPlane | None:
+    """The data plane that runs now; starts nothing."""
+    written = _written(directory)
+    return written if written and _process(written) else None
+
+
+def down(directory: Path) -> tuple[str, ...]:
+    """Stop the data plane and every instance's server, data kept; returns the names of what was running."""
+    stopped = []
+    if found := status(directory):
+        _end(found)
+        stopped.append("alloydb")
+    for data in _data_directories(directory):
+        if postgres.running(data):
+            postgres.stop(data, f"the server of AlloyDB instance {data.name}")
+            stopped.append(data.name)
+    return tuple(stopped)
+
+
+def last_port(directory: Path) -> int:
+    """The port of the admin door the last time, so that clients find it again after a restart; 0 the first time."""
+    written = _written(directory)
+    return int(written.endpoint.rpartition(":")[2]) if written else 0
+
+
+def write_state(directory: Path, host: str, port: int, ca_file: Path, control_url: str) -> None:
+    """Say where this process listens, now that it does."""
+    me = psutil.Process()
+    state = DataPlane(f"{host}:{port}", str(ca_file), control_url, me.pid, me.create_time())
+    file = places.home(directory) / _STATE_FILE
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(asdict(state)))
+    part.replace(file)
+
+
+def _start(directory: Path, control_url: str, token_file: Path) -> DataPlane:
+    log = places.home(directory) / _LOG_FILE
+    command = [sys.executable, "-m", "orchestra_lib.local.alloydb"]
+    command += ["--directory", str(directory.absolute())]
+    command += ["--control-url", control_url, "--token-file", str(token_file.absolute())]
+    # The process forks only to start other programs; gRPC would warn at each of them.
+    environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    with log.open("ab") as output:
+        # A session of its own: the data plane outlives the command or kernel that started it, and its Ctrl-C.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=environment,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        found = status(directory)
+        if found and found.pid == process.pid:
+            return found
+        if process.poll() is not None:
+            raise TargetUnreachable(f"the local AlloyDB's data plane does not start: {_last_line(log)}")
+        time.sleep(_POLL_SECONDS)
+    process.kill()
+    raise TargetUnreachable(f"the local AlloyDB's data plane did not start within {_START_SECONDS} s; see {log}")
+
+
+def _end(found: DataPlane) -> None:
+    process = _process(found)
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_SECONDS)
+
+
+def _process(found: DataPlane) -> psutil.Process | None:
+    try:
+        process = psutil.Process(found.pid)
+        alive = process.create_time() == found.started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if alive else None
+
+
+def _written(directory: Path) -> DataPlane | None:
+    file = places.home(directory) / _STATE_FILE
+    return DataPlane(**json.loads(file.read_text())) if file.exists() else None
+
+
+def _data_directories(directory: Path) -> list[Path]:
+    return sorted(file.parent for file in places.home(directory).glob("*/PG_VERSION"))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else f"it left no log in {log}"
