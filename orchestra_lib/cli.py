@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--phase", required=True, metavar="NN", help="the phase that is undone, e.g. 01")
     command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
     command.add_argument("--since-run", metavar="RUN", help="undo what was changed in this run and after it")
-    command.add_argument("--mode", choices=("plan", "apply"), help="plan shows what would be undone and changes nothing")
+    command.add_argument("--mode", choices=("plan", "apply"), help="plan changes nothing")
     command.add_argument("--approved-plan", metavar="DIGEST", help="undo by this plan and no other")
     command.add_argument(
         "--may-destroy", nargs="+", default=[], metavar="NAME", help="resources with data in them that may be deleted"

@@ -77,6 +77,16 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
     return last.exit_code
 
 
+def rollback(parameters: Sequence[tuple[str, str]], out: TextIO) -> int:
+    """Run the rollback's notebook, as :func:`migrate` runs the phases; returns its exit code."""
+    notebook = root() / "notebooks" / "99_rollback.ipynb"
+    directory = paths.runs_directory() / record.new_run_id()
+    directory.mkdir(parents=True)
+    ended = _run(notebook, directory / notebook.name, parameters, out)
+    _summary([ended], out)
+    return ended.exit_code
+
+
 def _resuming(runbook: str, end: Path, parameters: Sequence[tuple[str, str]]) -> str:
     """The command that goes on from a runbook with the same parameters; a secret one has to be given again."""
     words = ["./run_migration.sh", "--from", runbook[:2]]

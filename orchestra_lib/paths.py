@@ -23,6 +23,12 @@ def ledger_path() -> Path:
     return runs_directory() / "ledger.jsonl"
 
 
+def journal_path(environment: str, phase: str, *, local: bool) -> Path:
+    """The journal of a phase's changes in an environment; the local target's goes when the target is reset."""
+    home = state_directory() / "local" if local else runs_directory()
+    return home / "journal" / f"{environment}.{phase}.jsonl"
+
+
 def _chosen(variable: str) -> Path | None:
     # An empty value counts as unset: `export ORCHESTRA_RUNS_DIR=` must not scatter records over the working directory.
     value = os.environ.get(variable)

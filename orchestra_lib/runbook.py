@@ -56,6 +56,7 @@ class Runbook:
         self._shell: Any = get_ipython()
         self._rows: list[Evidence] = []
         self._lock: PhaseLock | None = None
+        self._more_locks: list[PhaseLock] = []
         self._session: Session | None = None
         self._shown_plan: str | None = None
         self._approved: str | None = None
@@ -99,6 +100,15 @@ class Runbook:
         self._rows += rows
         self.record.evidence += [redact_json(row.as_json()) for row in rows]
         self._save()
+
+    def also_lock(self, phase: str) -> None:
+        """Take the lock of another phase too, until this run ends. Raises LockHeld while somebody runs that phase."""
+        self._require_open()
+        lock = PhaseLock(self.settings.environment.name, phase, self._holder())
+        taken_over = lock.acquire()
+        self._more_locks.append(lock)
+        if taken_over:
+            self._say(taken_over, "warning")
 
     def note(self, text: str) -> None:
         """Add a sentence to the record."""
@@ -232,9 +242,12 @@ class Runbook:
         self.record.settings_sha256 = self.settings.digest()
         self._save()
 
-    def _take_lock(self, inherited: PhaseLock | None) -> None:
+    def _holder(self) -> Holder:
         started_by = "papermill" if not self.interactive else "JupyterLab" if self._has_browser() else "Python"
-        holder = Holder.of_this_process(self.record.operator, self.record.run_id, started_by)
+        return Holder.of_this_process(self.record.operator, self.record.run_id, started_by)
+
+    def _take_lock(self, inherited: PhaseLock | None) -> None:
+        holder = self._holder()
         environment, phase = self.settings.environment.name, self.name[:2]
         if inherited and inherited.environment == environment:
             inherited.hand_over(holder)
@@ -280,8 +293,9 @@ class Runbook:
             else:
                 self._save()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            for lock in (self._lock, *self._more_locks):
+                if lock is not None:
+                    lock.release()
 
     def _settle(self) -> None:
         self.record.ended = datetime.now(UTC)
@@ -365,5 +379,6 @@ def _new_record(name: str) -> Path:
 def _release_locks() -> None:
     # A kernel that is shut down in good order gives its locks back; only a killed one leaves them to be taken over.
     for run in _open_here.values():
-        if run._lock is not None:
-            run._lock.release()
+        for lock in (run._lock, *run._more_locks):
+            if lock is not None:
+                lock.release()

@@ -36,11 +36,16 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Done:
-    """One change that was carried out and read back. ``adopted`` means that it was there already, as wanted."""
+    """One change that was carried out and read back. ``adopted`` means that it was there already, as wanted.
+
+    ``started_seconds`` counts from the beginning of the apply.
+    """
 
     key: str
+    name: str
     verb: Verb
     live: Live | None
+    started_seconds: float
     seconds: float
     adopted: bool = False
 
@@ -93,6 +98,7 @@ class _Execution:
         self._steps = {step.key: step for step in plan.steps}
         self._live: dict[str, Live | None] = plan.live()
         self._stop = Flag()
+        self._began = time.perf_counter()
         # A service that was enabled a moment ago refuses calls for a while.
         self._services_are_new = any(s.wanted.kind == "service" and s.verb is not Verb.KEEP for s in plan.steps)
 
@@ -138,7 +144,8 @@ class _Execution:
             live, adopted = self._create(wanted)
         self._live[key] = live
         verb = Verb.DELETE if what == "delete" else Verb.CREATE if step.verb is Verb.REPLACE else step.verb
-        return Done(key, verb, live, time.perf_counter() - began, adopted)
+        name = f"{wanted.kind} {step.as_change().name}"
+        return Done(key, name, verb, live, began - self._began, time.perf_counter() - began, adopted)
 
     def _create(self, wanted: Resource) -> tuple[Live, bool]:
         change = self._journal.begin(self._run_id, Verb.CREATE, wanted, None)

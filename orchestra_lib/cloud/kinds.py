@@ -7,7 +7,7 @@ methods are those of the documents (https://developers.google.com/discovery/v1/r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 
@@ -40,7 +40,7 @@ class Kind:
     holds_data: bool = False  # deleting it destroys what people put there
     undelete: bool = False  # deleted ones stay for a time and keep their id
     permission: str = ""  # the prefix of its IAM permissions
-    permissions: Mapping[str, str] = MappingProxyType({})  # by verb, where they are not prefix.verb
+    permissions: Mapping[str, str] = field(default_factory=dict)  # by verb, where they are not prefix.verb
     quota: str | None = None  # the compute quota that a new one counts against
     timeout_seconds: float = 600.0
 
@@ -82,7 +82,7 @@ _ROWS = (
         "cloudresourcemanager.projects",
         access="project",
         id_field="projectId",
-        fixed=frozenset({"projectId"}),
+        fixed=frozenset({"projectId", "parent"}),  # another parent takes projects.move
         holds_data=True,
         undelete=True,
         permission="resourcemanager.projects",

@@ -61,6 +61,13 @@ class CloudPlan:
             {step.key: _live_digest(step, self.aliases) for step in self.steps},
         )
 
+    def project_number(self) -> str:
+        """The number of the plan's project. Raises GateFailed while it does not exist."""
+        for step in self.steps:
+            if step.wanted.kind == "project" and step.live:
+                return str(step.live.body["projectNumber"])
+        raise GateFailed("the project does not exist yet, and so has no number: apply the plan first")
+
     def live(self) -> dict[str, Live | None]:
         """What there is, by key."""
         return {step.key: step.live for step in self.steps}

@@ -33,6 +33,12 @@ def message_box(text: str, level: str = "note") -> Box:
     return Box(f'<div style="border-left:4px solid {_EDGES[level]};padding:4px 12px;margin:4px 0">{body}</div>', text)
 
 
+def text_box(text: str) -> Box:
+    """A text of many lines as it stands, such as a file to copy."""
+    style = "background:#f6f6f6;padding:8px 12px;overflow-x:auto;font-size:12px;line-height:1.4"
+    return Box(f'<pre style="{style}">{escape(text)}</pre>', text)
+
+
 def header_box(record: Record, reading: str) -> Box:
     """Who runs what, where and with which code; ``reading`` is one line about the environment."""
     commit = (record.git.commit or "not a git checkout")[:12] + (" with local changes" if record.git.dirty else "")

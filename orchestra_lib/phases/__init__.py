@@ -1,5 +1,7 @@
 """What the cells of each runbook call: one module a phase, one method a step."""
 
+from orchestra_lib.phases.infrastructure import InfrastructurePhase
 from orchestra_lib.phases.memory import MemoryPhase
+from orchestra_lib.phases.rollback import RollbackPhase
 
-__all__ = ["MemoryPhase"]
+__all__ = ["InfrastructurePhase", "MemoryPhase", "RollbackPhase"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 _BYTES = {"Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -41,3 +41,20 @@ def _as_tuple(value: Any) -> Any:
 
 FromList = BeforeValidator(_as_tuple)
 """Lets a tuple stand as a list in YAML; everything else stays strict."""
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else _as_tuple(value)
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names as a list, or as one text with commas or spaces between them: what ``-p`` of papermill can give."""
+
+
+def _two_digits(value: Any) -> Any:
+    # Papermill's -p makes the number 1 of 01.
+    return f"{value:02d}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+PhaseNumber = Annotated[str, BeforeValidator(_two_digits), StringConstraints(pattern=r"^0[0-8]$")]
+"""A phase as two digits, such as ``01``."""

@@ -10,12 +10,15 @@ from orchestra_lib.errors import ParameterError
 ENVIRONMENT = "environment"
 """The one parameter of every notebook that is no setting: it names the file."""
 
+_APPROVAL = {"mode": "run.mode", "approved_plan": "run.approved_plan"}
+_DESTRUCTION = {"may_destroy": "run.may_destroy"}
+
 OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        "01_infrastructure": MappingProxyType({**_APPROVAL, **_DESTRUCTION}),
         "03_memory": MappingProxyType(
             {
-                "mode": "run.mode",
-                "approved_plan": "run.approved_plan",
+                **_APPROVAL,
                 "rows": "memory.corpus.rows",
                 "queries": "memory.corpus.queries",
                 "lists": "memory.index.lists",
@@ -25,7 +28,10 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "source_columns": "memory.source.columns",
                 "workers": "memory.copy.workers",
             }
-        )
+        ),
+        "99_rollback": MappingProxyType(
+            {**_APPROVAL, **_DESTRUCTION, "phase": "rollback.phase", "since_run": "rollback.since_run"}
+        ),
     }
 )
 """Runbook -> parameter of its notebook -> dotted path of the setting, whose type and range the parameter has."""
