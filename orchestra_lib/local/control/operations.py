@@ -95,12 +95,14 @@ def start(
     """
     control = call.control
     name = control.style(call.service).name(call, target)
+    stored = control.store.get(target)
     record = {
         "name": name,
         "key": f"{call.service}/{control.projects.normal(name)}",
         "service": call.service,
         "version": call.api.version,
         "target": target,
+        "target_id": stored.body.get("id") if stored else None,
         "verb": verb,
         "method": call.method.id,
         "short_id": call.method.short_id,
