@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from orchestra_lib.local.control import places
+from orchestra_lib.local.control.catalog import snake
 from orchestra_lib.local.control.faults import Fault
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Kind:
     """One kind of resource. Everything has a meaning when left out; a row says only what differs.
 
     Words may hold ``{path}``, ``{numbered}`` (the path with the project's number), ``{id}``, ``{parent}`` (the
-    parent's id), ``{project}``, ``{number}`` and ``{location}``.
+    parent's id), ``{project}``, ``{number}``, ``{location}`` and ``{noun}`` (``health_check``).
     """
 
     collection: str
@@ -128,16 +130,37 @@ class Service:
         parts = path.split("/")
         collection = parts[-2] if len(parts) > 1 else parts[-1]
         owner = f"{parts[-4]}/{collection}" if len(parts) > 3 else collection
-        return self.rows.get(owner) or self.rows.get(collection) or self.every
+        return self.rows.get(owner) or self.rows.get(collection) or _COMMON.get(collection) or self.every
+
+
+_COMMON = {"locations": Kind("locations", built_in=places.locations)}
+"""Rows of what every service has."""
+
+
+@dataclass(frozen=True)
+class Each:
+    """In ``defaults``: what is missing is filled in each item of the list that is there."""
+
+    defaults: Mapping[str, Any]
 
 
 def fill_missing(body: Body, defaults: Mapping[str, Any]) -> None:
     """Add what is missing, at every depth; nothing that is there is changed."""
     for name, value in defaults.items():
-        if name not in body:
-            body[name] = copy.deepcopy(value)
+        if isinstance(value, Each):
+            for item in body.get(name, ()):
+                fill_missing(item, value.defaults)
+        elif name not in body:
+            body[name] = _without_each(value)
         elif isinstance(value, dict) and isinstance(body[name], dict):
             fill_missing(body[name], value)
+
+
+def _without_each(value: Any) -> Any:
+    """A default of its own; of a list that is not there, no item can be filled."""
+    if isinstance(value, Mapping):
+        return {name: _without_each(inner) for name, inner in value.items() if not isinstance(inner, Each)}
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 def worded(control: ControlPlane, words: str, key: str, **more: str) -> str:
@@ -154,6 +177,9 @@ def worded(control: ControlPlane, words: str, key: str, **more: str) -> str:
         project=project,
         number=control.projects.number(project) if project else "",
         location=place,
+        noun=snake(re.sub("s$", "", re.sub("(ss|x|ch)es$", r"\1", re.sub("ies$", "y", parts[-2]))))
+        if len(parts) > 1
+        else "",
         **more,
     )
 

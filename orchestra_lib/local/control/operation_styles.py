@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from orchestra_lib.local.control.call import Call, compute_timestamp, digits, timestamp
+from orchestra_lib.local.control.catalog import snake
 from orchestra_lib.local.control.operations import Record, Style
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def compute_operation(_control: ControlPlane, record: Record) -> dict[str, Any]:
         result["endTime"] = compute_timestamp(record["ended"])
     if record["error"]:
         status = record["error"]["http"]
-        result["error"] = {"errors": [{"code": record["error"]["reason"], "message": record["error"]["message"]}]}
+        code = snake(record["error"]["reason"]).upper()
+        result["error"] = {"errors": [{"code": code, "message": record["error"]["message"]}]}
         result["httpErrorStatusCode"] = status
         result["httpErrorMessage"] = _HTTP_WORDS.get(status, "BAD REQUEST")
     return result

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import psutil
 from filelock import FileLock
 
 from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.local import background
 
 DEFAULT_LATENCY = "0.01"
 """A hundredth of Google Cloud's: an AlloyDB instance takes three seconds, so that waiting is rehearsed too."""
 _STATE_FILE, _LOG_FILE, _DIRECTORY = "control.json", "control.log", "control"
-_START_SECONDS, _STOP_SECONDS = 30, 15
-_POLL_SECONDS = 0.02
+_START_SECONDS = 30
 _FREE_BYTES_NEEDED = 64 << 20
 
 
@@ -60,21 +58,16 @@ def up(
 def status(state_directory: Path) -> ControlProcess | None:
     """The control plane that runs now; starts nothing."""
     written = _written(_home(state_directory))
-    return written if written and _process(written) else None
+    return written if written and background.running(written.pid, written.started) else None
 
 
 def down(state_directory: Path) -> tuple[str, ...]:
     """Stop the control plane, data kept; returns its name if it was running."""
     found = status(state_directory)
-    process = _process(found) if found else None
+    process = background.running(found.pid, found.started) if found else None
     if process is None:
         return ()
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(_STOP_SECONDS)
+    background.end(process)
     return ("control",)
 
 
@@ -121,41 +114,17 @@ def _start(home: Path, port: int | None, latency: str, permissive: bool) -> Cont
 
 
 def _started(home: Path, port: int, latency: str, permissive: bool) -> ControlProcess:
-    log = home / _LOG_FILE
     command = [sys.executable, "-m", "orchestra_lib.local.control.server", "--directory", str(home / _DIRECTORY)]
     command += ["--port", str(port), "--latency", latency, "--state-file", str(home / _STATE_FILE)]
     command += ["--open"] if permissive else []
-    with log.open("ab") as output:
-        # A session of its own: the server outlives the command or kernel that started it, and its Ctrl-C.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+
+    def state_of(pid: int) -> ControlProcess | None:
         found = _written(home)
-        if found and found.pid == process.pid and _process(found):
-            return found
-        if process.poll() is not None:
-            raise TargetUnreachable(_last_line(log) or f"the local Google Cloud ended at its start; see {log}")
-        time.sleep(_POLL_SECONDS)
-    process.kill()
-    raise TargetUnreachable(f"the local Google Cloud did not start within {_START_SECONDS} s; see {log}")
+        return found if found and found.pid == pid and background.running(pid, found.started) else None
+
+    return background.start("the local Google Cloud", command, home / _LOG_FILE, state_of, seconds=_START_SECONDS)
 
 
 def _written(home: Path) -> ControlProcess | None:
     file = home / _STATE_FILE
     return ControlProcess(**json.loads(file.read_text())) if file.exists() else None
-
-
-def _process(found: ControlProcess) -> psutil.Process | None:
-    try:
-        process = psutil.Process(found.pid)
-        alive = process.create_time() == found.started and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if alive else None
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""

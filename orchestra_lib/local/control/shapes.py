@@ -74,6 +74,8 @@ def stamp(call: Call, schema: Schema, key: str, body: Body, before: Body | None)
         )
     if "uid" in has and kind.uid:
         filled["uid"] = old.get("uid") or str(uuid.uuid4())
+    if "uniqueId" in has and has["uniqueId"].read_only:
+        filled["uniqueId"] = old.get("uniqueId") or str(uuid.uuid4())
     if "createTime" in has:
         filled["createTime"] = old.get("createTime") or call.time
     if "updateTime" in has:

@@ -28,7 +28,7 @@ _ANY = Kind(
     exists="The resource '{path}' already exists",
     busy="The resource '{path}' is not ready",
     in_use="call",
-    in_use_words="The {kind} resource '{path}' is already being used by '{user}'",
+    in_use_words="The {noun} resource '{path}' is already being used by '{user}'",
     short_name=True,
 )
 
