@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_lib.local import databases
+from orchestra_lib.local.alloydb import program as alloydb
+from orchestra_lib.local.alloydb.program import DataPlane
 from orchestra_lib.local.control import process
 from orchestra_lib.local.control.operations import latency_of
 from orchestra_lib.local.control.process import ControlProcess
@@ -22,9 +24,10 @@ PARTS = ("control", "databases")
 
 @dataclass(frozen=True)
 class LocalTarget:
-    """What runs: the control plane (None when it does not) and the databases."""
+    """What runs: the control plane and AlloyDB's data plane (None when they do not), and the databases."""
 
     control: ControlProcess | None
+    alloydb: DataPlane | None
     local: LocalState
 
     @property
@@ -33,10 +36,14 @@ class LocalTarget:
         return self.local.databases
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"url", "token_file", "port", "pid", "state_dir", "databases"}``; the first four only when it is up."""
+        """``{"url", "token_file", "port", "pid", "alloydb", "state_dir", "databases"}``; the last two always.
+
+        ``alloydb`` is ``{"endpoint", "ca_file", "pid"}``: where the connector finds the admin service.
+        """
         control = asdict(self.control) if self.control else {}
         control.pop("started", None)
-        return {**control, **asdict(self.local)}
+        alloydb = {name: getattr(self.alloydb, name) for name in ("endpoint", "ca_file", "pid")} if self.alloydb else {}
+        return {**control, **({"alloydb": alloydb} if alloydb else {}), **asdict(self.local)}
 
     def as_json(self) -> str:
         """The same as JSON."""
@@ -64,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
     """Carry out one action; with ``--json`` the state goes to standard output as one JSON object."""
     directory = state_directory()
     if options.action in ("down", "reset"):
-        stopped = (*process.down(directory), *databases.down(directory))
+        stopped = (
+            *alloydb.down(process.directory(directory)),
+            *process.down(directory),
+            *databases.down(directory),
+        )
         if options.action == "reset":
             _remove(directory / "local")
         sys.stdout.write(f"stopped: {', '.join(stopped) or 'nothing was running'}\n")
@@ -80,14 +91,17 @@ def run(options: argparse.Namespace) -> int:
 def state() -> LocalTarget:
     """What runs now; starts nothing."""
     directory = state_directory()
-    return LocalTarget(process.status(directory), databases.status(directory))
+    data_plane = alloydb.status(process.directory(directory))
+    return LocalTarget(process.status(directory), data_plane, databases.status(directory))
 
 
 def _start(directory: Path, options: argparse.Namespace) -> None:
     if options.only in (None, "databases"):
         databases.up(directory)
     if options.only in (None, "control"):
-        process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
+        control = process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
+        if alloydb.installed():
+            alloydb.up(process.directory(directory), control.url, Path(control.token_file))
 
 
 def _remove(directory: Path) -> None:
@@ -97,6 +111,7 @@ def _remove(directory: Path) -> None:
 
 def _told(found: LocalTarget) -> str:
     lines = [f"control: up, pid {found.control.pid}, {found.control.url}"] if found.control else []
+    lines += [f"alloydb: up, pid {found.alloydb.pid}, {found.alloydb.endpoint}"] if found.alloydb else []
     lines += [
         f"{name}: up, pid {database.pid}, {database.data_directory}" for name, database in found.databases.items()
     ]

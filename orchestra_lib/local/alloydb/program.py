@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 from filelock import FileLock
 
-from orchestra_lib.errors import TargetUnreachable
-from orchestra_lib.local import postgres
+from orchestra_lib.local import background, postgres
 from orchestra_lib.local.alloydb import places
 
 _STATE_FILE, _LOG_FILE = "plane.json", "plane.log"
-_START_SECONDS, _STOP_SECONDS = 60, 15
-_POLL_SECONDS = 0.05
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,21 +43,26 @@ def up(directory: Path, control_url: str, token_file: Path) -> DataPlane:
         if found and found.control_url == control_url:
             return found
         if found:
-            _end(found)
+            background.end(found.pid, found.started)
         return _start(directory, control_url, token_file)
+
+
+def installed() -> bool:
+    """Whether the packages of the connector are here, which the data plane speaks with: the extra ``gcp``."""
+    return find_spec("google.cloud.alloydbconnector") is not None
 
 
 def status(directory: Path) -> DataPlane | None:
     """The data plane that runs now; starts nothing."""
     written = _written(directory)
-    return written if written and _process(written) else None
+    return written if written and background.running(written.pid, written.started) else None
 
 
 def down(directory: Path) -> tuple[str, ...]:
     """Stop the data plane and every instance's server, data kept; returns the names of what was running."""
     stopped = []
     if found := status(directory):
-        _end(found)
+        background.end(found.pid, found.started)
         stopped.append("alloydb")
     for data in _data_directories(directory):
         if postgres.running(data):
@@ -86,53 +88,19 @@ def write_state(directory: Path, host: str, port: int, ca_file: Path, control_ur
 
 
 def _start(directory: Path, control_url: str, token_file: Path) -> DataPlane:
-    log = places.home(directory) / _LOG_FILE
-    command = [sys.executable, "-m", "orchestra_lib.local.alloydb"]
-    command += ["--directory", str(directory.absolute())]
+    command = [sys.executable, "-m", "orchestra_lib.local.alloydb", "--directory", str(directory.absolute())]
     command += ["--control-url", control_url, "--token-file", str(token_file.absolute())]
     # The process forks only to start other programs; gRPC would warn at each of them.
     environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
-    with log.open("ab") as output:
-        # A session of its own: the data plane outlives the command or kernel that started it, and its Ctrl-C.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=environment,
-        )
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+
+    def state_of(pid: int) -> DataPlane | None:
         found = status(directory)
-        if found and found.pid == process.pid:
-            return found
-        if process.poll() is not None:
-            raise TargetUnreachable(f"the local AlloyDB's data plane does not start: {_last_line(log)}")
-        time.sleep(_POLL_SECONDS)
-    process.kill()
-    raise TargetUnreachable(f"the local AlloyDB's data plane did not start within {_START_SECONDS} s; see {log}")
+        return found if found and found.pid == pid else None
 
-
-def _end(found: DataPlane) -> None:
-    process = _process(found)
-    if process is None:
-        return
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(_STOP_SECONDS)
-
-
-def _process(found: DataPlane) -> psutil.Process | None:
-    try:
-        process = psutil.Process(found.pid)
-        alive = process.create_time() == found.started and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if alive else None
+    log = places.home(directory) / _LOG_FILE
+    return background.start(
+        "the local AlloyDB", command, log, state_of, seconds=_START_SECONDS, environment=environment
+    )
 
 
 def _written(directory: Path) -> DataPlane | None:
@@ -142,8 +110,3 @@ def _written(directory: Path) -> DataPlane | None:
 
 def _data_directories(directory: Path) -> list[Path]:
     return sorted(file.parent for file in places.home(directory).glob("*/PG_VERSION"))
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else f"it left no log in {log}"

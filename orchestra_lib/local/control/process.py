@@ -64,11 +64,15 @@ def status(state_directory: Path) -> ControlProcess | None:
 def down(state_directory: Path) -> tuple[str, ...]:
     """Stop the control plane, data kept; returns its name if it was running."""
     found = status(state_directory)
-    process = background.running(found.pid, found.started) if found else None
-    if process is None:
+    if found is None:
         return ()
-    background.end(process)
+    background.end(found.pid, found.started)
     return ("control",)
+
+
+def directory(state_directory: Path) -> Path:
+    """Where the control plane keeps what there is, and its data planes what they hold."""
+    return _home(state_directory) / _DIRECTORY
 
 
 def write_state(file: Path, url: str, port: int, token_file: Path) -> None:
