@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from orchestra_lib.local.control.enum_numbers import NUMBERS
 from orchestra_lib.local.control.left_out import completed
 
 APIS = (
@@ -48,6 +49,8 @@ APIS = (
 )
 """Every document that is served. Versions of one service share their resources."""
 
+ENUM_NUMBERS = "enumNumbers"
+"""The key of a schema that holds the numbers of enum values that differ from their places."""
 _ANY_SEGMENT = "*"
 _REST_OF_PATH = "**"
 _REQUIRED = re.compile(r"^\W*Required(?! (if|when|for|only|unless)\b)\b")
@@ -111,8 +114,11 @@ class Api:
 
     def message_type(self, schema_name: str) -> str:
         """The ``@type`` that stands before a message: ``type.googleapis.com/google.cloud.alloydb.v1.Cluster``."""
-        short = re.sub(r"^(Google|Apigateway|GoogleCloud\w*?V\d\w*?|GoogleIamV2)(?=[A-Z])", "", schema_name)
-        return f"type.googleapis.com/{self.package}.{self.version}.{short}"
+        return f"type.googleapis.com/{self.package}.{self.version}.{self.message_name(schema_name)}"
+
+    def message_name(self, schema_name: str) -> str:
+        """The message's own name: the documents put the package in front of some."""
+        return re.sub(r"^(GoogleCloud\w*?V\d[a-z\d]*|GoogleIamV2|Google|Apigateway)(?=[A-Z])", "", schema_name)
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,7 @@ class Catalog:
             raw_schemas=document.get("schemas", {}),
         )
         self.apis[service, api.version] = api
+        _number_enums(api)
         self.services.add(service)
         root = self._roots.setdefault(service, _Node())
         for raw in _raw_methods(document):
@@ -253,6 +260,19 @@ class Catalog:
         # The plain form of a path comes first in a document; later ones repeat it for folders and organisations.
         node.methods.setdefault((method.http_method, method.verb), method)
         self.size += 1
+
+
+def _number_enums(api: Api) -> None:
+    """Write the numbers that differ from the values' places beside the values."""
+    rows = NUMBERS.get(api.service)
+    if rows is None:
+        return
+    for name, raw in api.raw_schemas.items():
+        message = api.message_name(name)
+        for field_name, schema in raw.get("properties", {}).items():
+            numbers = rows.get(f"{message}.{field_name}")
+            if numbers:
+                schema.get("items", schema)[ENUM_NUMBERS] = numbers
 
 
 def snake(name: str) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra_lib.local.control.catalog import Api, Method, Property, snake
+from orchestra_lib.local.control.catalog import ENUM_NUMBERS, Api, Method, Property, snake
 from orchestra_lib.local.control.faults import Fault, bad_field
 
 _INTEGER_BOUNDS = {
@@ -102,8 +102,9 @@ def shown(api: Api, schema_name: str, body: Mapping[str, Any], *, enums_as_numbe
 
 
 def enum_number(schema: Mapping[str, Any], name: str) -> int:
-    """The number of an enum value: its place in the document, which lists values in the order of their numbers."""
-    return list(schema["enum"]).index(name)
+    """The number of an enum value: nearly always its place in the document."""
+    numbers: Mapping[str, int] = schema.get(ENUM_NUMBERS, {})
+    return numbers[name] if name in numbers else list(schema["enum"]).index(name)
 
 
 def _message(api: Api, schema_name: str, body: Mapping[str, Any], at: str, keep_null: bool = False) -> dict[str, Any]:
@@ -197,8 +198,8 @@ def _text(schema: Mapping[str, Any], value: Any, form: str, at: str) -> Any:
 
 def _enum(schema: Mapping[str, Any], value: Any, at: str) -> str:
     names = list(schema["enum"])
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        return str(names[value])
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = next((name for name in names if enum_number(schema, name) == value), value)
     if value not in names:
         raise bad_field(at, f"Invalid value at '{at}' (TYPE_ENUM), \"{value}\"")
     return str(value)

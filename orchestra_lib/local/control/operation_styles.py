@@ -125,7 +125,7 @@ def compute_operation(_control: ControlPlane, record: Record) -> dict[str, Any]:
         "insertTime": compute_timestamp(record["started"]),
         "startTime": compute_timestamp(record["started"]),
         "selfLink": f"{COMPUTE_BASE}/{record['name']}",
-        "targetId": record["answer"] or digits(record["target"], 19),
+        "targetId": record["target_id"] or digits(record["target"], 19),
         "targetLink": f"{COMPUTE_BASE}/{record['target'].split('/', 1)[1]}",
     }
     for word in ("region", "zone"):
