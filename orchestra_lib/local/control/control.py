@@ -157,6 +157,8 @@ class ControlPlane:
             call.path = self.projects.normal(call.path.replace(f"projects/{named}", f"projects/{project}", 1))
         else:
             call.path = self.projects.normal(call.path)
+        if call.rows.one_path:
+            call.path = call.rows.one_path(self, call.path)
         admission.check(call)
 
     # --- what there is --------------------------------------------------------------------------------------------

@@ -103,6 +103,8 @@ class Service:
     kinds: tuple[Kind, ...] = ()
     every: Kind = Kind("")
     """The row of the collections that have none."""
+    one_path: Callable[[ControlPlane, str], str] | None = None
+    """The one path by which a resource is kept, for a path that a call names: some resources have several."""
     methods: Mapping[str, Handler] = field(default_factory=dict)
     """Custom methods by short id (``clusters.promote``) or, where that is ambiguous, by the document's whole id."""
     outside: frozenset[str] = frozenset()

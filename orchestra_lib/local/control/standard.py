@@ -59,7 +59,7 @@ def create_at(call: Call, key: str, body: Body) -> Body:
         return _operation(call, key, schema, "create", "finish", ended=kind.operation_done)
     control.store.put(key, body)
     _finish(control, call.api.version, key, body)
-    return control.shown(call.api, key, body)
+    return control.shown(call.api, key, body, enums_as_numbers=call.enums_as_numbers)
 
 
 def _admit(call: Call, key: str, kind: Kind, body: Body, before: Body | None) -> None:
