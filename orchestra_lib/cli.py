@@ -144,5 +144,11 @@ def _audit(options: argparse.Namespace) -> int:
     else:
         for finding in found.findings:
             sys.stdout.write(f"{finding}\n")
-        sys.stdout.write(f"{found.entries} entries, {'every file as it was sealed' if found.ok else 'NOT as sealed'}\n")
+        sys.stdout.write(f"{_told(found)}\n")
     return 0 if found.ok else 1
+
+
+def _told(found: audit.Verification) -> str:
+    if found.ok and not found.entries:
+        return "no run has been sealed yet: there is nothing to hold against the ledger"
+    return f"{found.entries} entries, {'every file as it was sealed' if found.ok else 'NOT as sealed'}"

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestra_lib.errors import RecordError
 from orchestra_lib.evidence import Verdict, canonical_json
-from orchestra_lib.record import Outcome, write_atomically
+from orchestra_lib.record import Outcome, sync_folder, write_atomically
 
 GENESIS = "0" * 64
 """What the first entry names as the digest of the entry before it."""
@@ -258,11 +258,7 @@ def _append_bytes(ledger: Path, content: bytes) -> None:
             _write_whole(descriptor, content)
         finally:
             os.close(descriptor)
-        folder = os.open(ledger.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(ledger.parent)
     except OSError as error:
         raise RecordError(
             f"nothing could be appended to {ledger}: {error.strerror}; free space and seal again"

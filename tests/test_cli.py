@@ -16,14 +16,13 @@ from orchestra_lib import cli, record, settings
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.runbook import Runbook
 
-LOCAL = settings.root() / "parameters" / "local.yaml"
+REAL_PARAMETERS = settings.root() / "parameters"
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "parameters").mkdir()
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(LOCAL, tmp_path / "parameters")
+    shutil.copytree(REAL_PARAMETERS, tmp_path / "parameters")
     small_runbooks.write(tmp_path / "notebooks" / "03_memory.ipynb", PARAMETERS, OPEN, GOOD, CLOSE)
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", "ORCHESTRA_OVERWRITE", record.RUN_CONTEXT_VARIABLE):
@@ -157,6 +156,14 @@ def test_an_interrupt_ends_with_130_and_one_word(said, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cli.audit, "entries", interrupted)
     assert said("runs") == (130, "", "interrupted\n")
+
+
+def test_an_empty_ledger_is_not_called_sound(said) -> None:
+    assert said("audit", "verify") == (
+        0,
+        "no run has been sealed yet: there is nothing to hold against the ledger\n",
+        "",
+    )
 
 
 @pytest.mark.parametrize("other", ["--from", "--until"])
