@@ -1,30 +1,25 @@
-"""A checksum of rows that both a server and a reader of its COPY stream can compute, in any order.
+"""A checksum of rows that every PostgreSQL server computes alike, in any order.
 
-A row's image is its tuple in COPY BINARY format: a 16-bit field count, then for every column its length in 32 bits
-and its bytes as the type's send function gives them (length -1 for NULL). The row's digest is the first 64 bits of the
-image's MD5, a set of rows has the sum of its rows' digests. MD5 guards against corruption here, not against
-an attacker; PostgreSQL computes it in C without an extension, in a third of the time of its SHA-256.
+A row's image is its record in binary form (``record_send``): for every column its type, its length and its bytes as
+the type's send function gives them. The row's digest is PostgreSQL's own 64-bit hash of the image, a set of rows has
+the sum of its rows' digests. The image is hashed as a whole: hashes of single columns would add up to the same when two
+rows exchange a value. The hash guards against loss and damage, not against an attacker. Hash partitions are placed by
+it, so servers keep it from version to version; ``require_equal_digests`` makes sure all the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
-from psycopg.abc import Buffer
 
+from orchestra_lib.errors import DataError
 from orchestra_lib.memory.schema import COLUMN_TYPES, COLUMNS
 
-# Image of one non-NULL column, by type. Lengths are computed without sending the value twice where that is possible.
-_FIELD_IMAGES = {
-    "text": "int4send(octet_length({column})) || textsend({column})",
-    "jsonb": "int4send(octet_length({column}::text) + 1) || jsonb_send({column})",
-    "vector": "int4send(4 + 4 * vector_dims({column})) || vector_send({column})",
-    "int8": "int4send(8) || int8send({column})",
-    "timestamptz": "int4send(8) || timestamptz_send({column})",
-}
-_NULL_IMAGE = "'\\xffffffff'::bytea"
+# An extension's type has another identifier on every server, and the identifier is part of the image: such a column
+# goes in as the bytes that its send function gives.
+_SEND_FUNCTIONS = {"vector": "vector_send"}
 
 
 @dataclass(frozen=True)
@@ -35,23 +30,53 @@ class Checksum:
     total: int
 
 
-def row_image() -> sql.Composed:
-    """The SQL expression (bytea) of a row's image, over columns named as in the schema."""
-    fields = [
-        sql.SQL("coalesce(" + _FIELD_IMAGES[COLUMN_TYPES[column]] + ", " + _NULL_IMAGE + ")").format(
-            column=sql.Identifier(column)
-        )
-        for column in COLUMNS
-    ]
-    return sql.SQL("int2send({}::int2) || ").format(sql.Literal(len(COLUMNS))) + sql.SQL(" || ").join(fields)
+def binary_columns() -> sql.Composed:
+    """The columns in table order, named as in the schema, as types that every server has.
+
+    Sent by COPY BINARY they are the same bytes as the columns themselves.
+    """
+    return sql.SQL(", ").join(_binary_column(column) for column in COLUMNS)
+
+
+def record_digest(record: sql.Composable) -> sql.Composed:
+    """The SQL expression (bigint) of the digest of a record of :func:`binary_columns`."""
+    return sql.SQL("hash_record_extended(ROW(record_send({})), 0)").format(record)
 
 
 def row_digest() -> sql.Composed:
-    """The SQL expression (bigint) of a row's digest."""
-    return sql.SQL("('x' || left(md5({}), 16))::bit(64)::bigint").format(row_image())
+    """The SQL expression (bigint) of a row's digest, over columns named as in the schema."""
+    values = sql.SQL(", ").join(_binary_value(column) for column in COLUMNS)
+    return record_digest(sql.SQL("ROW({})").format(values))
 
 
-def image_digest(image: Buffer) -> int:
-    """The digest of a row's image, a signed 64-bit integer: the same number that :func:`row_digest` gives."""
-    digest = hashlib.md5(image, usedforsecurity=False).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+def require_equal_digests(source: psycopg.Connection, target: psycopg.Connection) -> None:
+    """Raise DataError unless both servers give a known row the same digest: otherwise every row would seem changed."""
+    theirs, ours = _known_digest(source, "source"), _known_digest(target, "target")
+    if theirs != ours:
+        raise DataError(
+            f"the source (PostgreSQL {source.info.server_version}) and the target ({target.info.server_version}) hash "
+            f"the same row to {theirs} and {ours}: their rows cannot be compared by checksum. "
+            "Look for a function hash_record_extended or record_send in the search_path, or a big-endian machine"
+        )
+
+
+def _known_digest(connection: psycopg.Connection, role: str) -> int:
+    known = sql.SQL("ROW('Zürich'::text, '{{\"n\": 1.50}}'::jsonb, '\\x00ff'::bytea, 1::int8, NULL::timestamptz)")
+    try:
+        row = connection.execute(sql.SQL("SELECT {}").format(record_digest(known.format()))).fetchone()
+    except psycopg.errors.UndefinedFunction as error:
+        raise DataError(
+            f"the {role} runs PostgreSQL {connection.info.server_version // 10_000}, which cannot hash a row: "
+            "checksums need hash_record_extended, PostgreSQL 14 or later"
+        ) from error
+    return int(row[0]) if row else 0
+
+
+def _binary_value(column: str) -> sql.Composed:
+    send = _SEND_FUNCTIONS.get(COLUMN_TYPES[column])
+    name = sql.Identifier(column)
+    return sql.SQL("{}({})").format(sql.SQL(send), name) if send else sql.Composed([name])
+
+
+def _binary_column(column: str) -> sql.Composed:
+    return sql.SQL("{} AS {}").format(_binary_value(column), sql.Identifier(column))

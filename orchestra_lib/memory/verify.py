@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -13,7 +12,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.checksum import row_digest
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, checksum, target_rows
-from orchestra_lib.memory.parallel import RowCount, gather
+from orchestra_lib.memory.parallel import RowCount, shared_out
 from orchestra_lib.memory.ranges import KeyRange
 
 _ROWS_NAMED = 20
@@ -68,14 +67,18 @@ def verify(job: CopyJob, copied: Sequence[CopiedRange], workers: int, progress: 
     """
     count = RowCount()
 
-    def check(item: CopiedRange) -> tuple[CopiedRange, int, bool]:
-        with connect(job.target_conninfo, role="target") as target:
-            found = checksum(target, target_rows(job.target_table), item.key_range)
+    def check(target: psycopg.Connection, item: CopiedRange) -> tuple[CopiedRange, int, bool]:
+        found = checksum(target, target_rows(job.target_table), item.key_range)
         count.add(found.rows)
         return item, found.rows, found == item.source
 
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="verify") as pool:
-        checked = gather([pool.submit(check, item) for item in copied], lambda: progress(count.rows))
+    checked = shared_out(
+        copied,
+        workers,
+        lambda: connect(job.target_conninfo, role="target"),
+        check,
+        lambda: progress(count.rows),
+    )
     differing = tuple(item.key_range for item, _, same in checked if not same)
     return Verification(
         sum(item.source.rows for item in copied),

@@ -1,4 +1,4 @@
-"""The digest of a row's wire image: the reader of a COPY stream and the server must compute the same number."""
+"""The digest of a row: every server computes the same number, and any difference between rows changes it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,16 @@ from psycopg import sql
 from stores import fill
 
 from orchestra_lib.database import connect
-from orchestra_lib.memory.checksum import image_digest, row_digest
-from orchestra_lib.memory.copy import checksum, target_rows
+from orchestra_lib.errors import DataError
+from orchestra_lib.memory.checksum import record_digest, require_equal_digests
+from orchestra_lib.memory.copy import CopyJob, checksum, copy, exported_snapshot, target_rows
 from orchestra_lib.memory.ranges import KeyRange
+from orchestra_lib.memory.schema import create_table
+from orchestra_lib.memory.source import source_table
 
 EVERYTHING = KeyRange(1, None, None)
 TABLE = sql.Identifier("memories")
-
-
-def streamed_digests(connection: psycopg.Connection) -> list[int]:
-    digests = []
-    with connection.cursor().copy("COPY (SELECT * FROM memories ORDER BY id) TO STDOUT (FORMAT binary)") as copy:
-        for number, message in enumerate(copy):
-            image = bytes(message)[19 if number == 0 else 0 :]
-            if image not in (b"", b"\xff\xff"):
-                digests.append(image_digest(image))
-    return digests
-
-
-def test_server_and_reader_agree_on_every_row(pair):
-    fill(pair.source, 50)
-    with connect(pair.source) as connection:
-        statement = sql.SQL("SELECT {} FROM memories ORDER BY id").format(row_digest())
-        served = [row[0] for row in connection.execute(statement)]
-        assert streamed_digests(connection) == served
-        assert len(set(served)) == 50
+KNOWN_DIGEST = -1432328826257446711  # PostgreSQL 16 and 18
 
 
 text = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=40)
@@ -48,24 +33,63 @@ json_values = st.recursive(
 @pytest.fixture
 def one_row(pair):
     fill(pair.source, 1)
-    with connect(pair.source) as connection:
-        yield connection
+    with connect(pair.source) as source, connect(pair.target) as target:
+        target.execute(create_table())
+        job = CopyJob(pair.source, source_table(source, "memories", {}), pair.target, TABLE)
+        yield source, target, job
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=text,
     metadata=st.dictionaries(text, json_values, max_size=3),
     version=st.integers(-(2**63), 2**63 - 1),
     expires=st.none() | st.datetimes(),
 )
-def test_server_and_reader_agree_on_any_value(one_row, content, metadata, version, expires):
-    one_row.execute(
+def test_stream_source_and_target_agree_on_any_value(one_row, content, metadata, version, expires):
+    source, target, job = one_row
+    source.execute(
         "UPDATE memories SET content = %s, metadata = %s, version = %s, expires_at = %s",
         [content, psycopg.types.json.Jsonb(metadata), version, expires],
     )
-    served = one_row.execute(sql.SQL("SELECT {} FROM memories").format(row_digest())).fetchone()[0]
-    assert streamed_digests(one_row) == [served]
+    target.execute("TRUNCATE memories")
+    with exported_snapshot(source) as snapshot:
+        (copied,) = copy(job, snapshot, [EVERYTHING], 1, lambda done: None).ranges
+    assert copied.source.rows == 1
+    assert checksum(source, job.source.select, EVERYTHING) == copied.source
+    assert checksum(target, target_rows(TABLE), EVERYTHING) == copied.source
+
+
+def test_a_known_record_has_the_digest_it_always_had(pair):
+    known = record_digest(sql.SQL("ROW('Zürich'::text, '\\x00ff'::bytea, 1::int8, NULL::timestamptz)"))
+    with connect(pair.target) as target:
+        assert target.execute(sql.SQL("SELECT {}").format(known)).fetchone() == (KNOWN_DIGEST,)
+
+
+def test_a_server_that_hashes_otherwise_is_refused(pair):
+    with connect(pair.source) as source, connect(pair.target) as target:
+        require_equal_digests(source, target)
+        target.execute(
+            "CREATE FUNCTION hash_record_extended(record, bigint) RETURNS bigint AS 'BEGIN RETURN 7; END' "
+            "LANGUAGE plpgsql"
+        )
+        target.execute("SET search_path = public, pg_catalog")
+        with pytest.raises(DataError, match=r"hash the same row to -?\d+ and 7"):
+            require_equal_digests(source, target)
+
+
+def test_a_value_that_two_rows_exchange_changes_the_checksum(pair):
+    fill(pair.source, 9)
+    with connect(pair.source) as connection:
+        before = checksum(connection, target_rows(TABLE), EVERYTHING)
+        for column in ("content", "embedding"):
+            connection.execute(
+                f"UPDATE memories AS one SET {column} = other.{column} FROM memories AS other "
+                "WHERE (one.id, other.id) IN (('id-00000003', 'id-00000004'), ('id-00000004', 'id-00000003'))"
+            )
+            after = checksum(connection, target_rows(TABLE), EVERYTHING)
+            assert (after.rows, after.total == before.total) == (9, False)
+            before = after
 
 
 @pytest.mark.parametrize(
