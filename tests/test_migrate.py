@@ -18,16 +18,15 @@ from small_runbooks import CLOSE, GOOD, OPEN, PARAMETERS
 from orchestra_lib import audit, migrate, record, settings
 from orchestra_lib.errors import ParameterError
 
-LOCAL = settings.root() / "parameters" / "local.yaml"
+REAL_PARAMETERS = settings.root() / "parameters"
 BAD = 'run.add(yes_or_no("indexes are equal", Source.MEASURED, False))\nrun.verify()'
 CHAIN = {"02_before": (), "03_memory": ("lists", "source_dsn"), "04_after": ("lists", "source_dsn")}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "parameters").mkdir()
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(LOCAL, tmp_path / "parameters")
+    shutil.copytree(REAL_PARAMETERS, tmp_path / "parameters")
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", "ORCHESTRA_OVERWRITE", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)

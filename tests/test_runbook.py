@@ -32,8 +32,7 @@ BAD = yes_or_no("indexes are equal", Source.MEASURED, False)
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "parameters").mkdir()
-    shutil.copy(PARAMETERS / "local.yaml", tmp_path / "parameters")
+    shutil.copytree(PARAMETERS, tmp_path / "parameters")
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)

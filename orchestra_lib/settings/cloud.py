@@ -1,4 +1,4 @@
-"""The settings that only Google Cloud has. Limits as its API descriptions state them."""
+"""The settings that only Google Cloud has: project, workstations, models, API, cost. Limits as its APIs state them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, memory_
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
-Cidr = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$")]
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]{0,61}[a-z0-9])?)?$")]
+ServiceNames = Annotated[tuple[ServiceName, ...], FromList]
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Organization(Model):
@@ -38,13 +42,21 @@ class Regions(Model):
         return self
 
 
-class Network(Model):
-    """The VPC and its private subnets."""
+class Billing(Model):
+    """The account that pays. None until its owner names it: phase 1 asks for it, the others do not need it."""
 
-    name: str
-    primary_subnet: Cidr
-    secondary_subnet: Cidr
-    service_range_prefix_length: int = Field(ge=8, le=24)
+    account: Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$")] | None
+
+
+class Services(Model):
+    """The APIs that each phase needs, without ``.googleapis.com``."""
+
+    infrastructure: ServiceNames
+    workstations: ServiceNames
+    memory: ServiceNames
+    assistant: ServiceNames
+    api: ServiceNames
+    validation: ServiceNames
 
 
 class Machine(Model):
@@ -105,8 +117,10 @@ class Assistant(Model):
 
 
 class Api(Model):
-    """The Cloud Run service. Four CPUs need at least 2Gi."""
+    """The Cloud Run service. Four CPUs need at least 2Gi. ``host`` is None until the service has one."""
 
+    service: Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,47}[a-z0-9])?$")]
+    host: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.[a-z]{2,}$")] | None
     cpu: Literal[1, 2, 4, 6, 8]
     memory: MemoryQuantity
     concurrency: int = Field(ge=1, le=1_000)
@@ -137,7 +151,7 @@ class CostRange(Model):
 
 
 class Cost(Model):
-    """The strategy's estimates, a month, and the budget that alerts are set on."""
+    """The strategy's estimates, a month, and the budget: at which parts of it, spent or forecast, somebody is told."""
 
     workstations: CostRange
     alloydb: CostRange
@@ -146,6 +160,8 @@ class Cost(Model):
     other: CostRange
     total: CostRange
     budget_usd: float = Field(gt=0)
+    budget_alert_ratios: Annotated[tuple[Ratio, ...], FromList]
+    budget_forecast_ratios: Annotated[tuple[Ratio, ...], FromList]
 
 
 class Phase(Model):

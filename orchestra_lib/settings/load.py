@@ -1,4 +1,6 @@
-"""Reading an environment's file, putting a notebook's overrides over it, and saying in one line what is refused."""
+"""Reading an environment's file and the one it rehearses, putting a notebook's overrides over them, and saying in one
+line what is refused.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,12 @@ import yaml
 from pydantic import ValidationError
 
 from orchestra_lib.errors import ParameterError
-from orchestra_lib.settings.model import Settings
+from orchestra_lib.settings.model import CLOUD_SECTIONS, Settings
 from orchestra_lib.settings.overrides import OVERRIDES, parameter_names
 from orchestra_lib.settings.refusal import refusal
+
+# What a rehearsal takes from the environment that it rehearses, where it has none of its own.
+_TAKEN: tuple[tuple[str, ...], ...] = (*((name,) for name in CLOUD_SECTIONS), ("memory", "alloydb"))
 
 
 def root() -> Path:
@@ -35,11 +40,14 @@ def load(
 ) -> Settings:
     """The settings of an environment, with a runbook's parameters over them; a None is no override.
 
+    Sections of Google Cloud that the file lacks come from the environment that it ``rehearses``, if it names one.
     Raises ParameterError, in one line, for an unknown environment or parameter and for the first value that cannot be:
-    it names the file or the parameter, the key, the value and what is allowed.
+    it names the file in which the value stands, or the parameter, the key, the value and what is allowed.
     """
     path = _file(environment, directory or root() / "parameters")
     content = _read(path)
+    rehearsed = _rehearsed(path, content)
+    taken = _take(content, _read(rehearsed) if rehearsed else {})
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     places = _places(runbook, given)
     for name, value in given.items():
@@ -50,12 +58,55 @@ def load(
         errors = error.errors(include_url=False)
         # A misspelt key is also a missing one: the misspelling is what helps.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        raise ParameterError(refusal(first, path, runbook, {places[name]: name for name in given})) from None
+        stands_in = rehearsed if rehearsed and any(first["loc"][: len(place)] == place for place in taken) else path
+        raise ParameterError(refusal(first, stands_in, runbook, {places[name]: name for name in given})) from None
     if settings.environment.name != path.stem:
         raise ParameterError(
             f"{path}: environment.name is {settings.environment.name!r}; it has to be the file's own, {path.stem!r}"
         )
-    return settings
+    return settings.with_taken(tuple(".".join(place) for place in taken))
+
+
+def _rehearsed(path: Path, content: Mapping[str, Any]) -> Path | None:
+    """The file of the environment that this one rehearses: one on Google Cloud, that rehearses nothing itself."""
+    name = content.get("rehearses")
+    if name is None:
+        return None
+    others = [other for other in environments(path.parent) if other != path.stem]
+    if name not in others:
+        raise ParameterError(
+            f"{path}: rehearses is {name!r}; allowed: the name of another file beside it, "
+            f"and there is {', '.join(others) or 'none'}"
+        )
+    rehearsed = path.parent / f"{name}.yaml"
+    there = _read(rehearsed)
+    environment = there.get("environment")
+    if there.get("rehearses") is not None or not isinstance(environment, dict) or environment.get("kind") != "gcp":
+        raise ParameterError(
+            f"{path}: rehearses is {name!r}, and {rehearsed} is not on Google Cloud; only an environment of kind gcp "
+            "that rehearses nothing itself can be rehearsed"
+        )
+    return rehearsed
+
+
+def _take(content: dict[str, Any], rehearsed: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Put the rehearsed environment's sections where the content has none of its own; their places."""
+    taken = []
+    for place in _TAKEN:
+        into, out_of = _section(content, place[:-1]), _section(rehearsed, place[:-1])
+        if isinstance(into, dict) and isinstance(out_of, dict) and place[-1] not in into and place[-1] in out_of:
+            into[place[-1]] = out_of[place[-1]]
+            taken.append(place)
+    return tuple(taken)
+
+
+def _section(content: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    for key in place:
+        inner = content.get(key)
+        if not isinstance(inner, dict):
+            return None
+        content = inner
+    return content
 
 
 def _file(environment: object, directory: Path) -> Path:

@@ -9,28 +9,36 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from orchestra_lib.evidence import canonical_json
-from orchestra_lib.settings.base import FromList, Model
+from orchestra_lib.settings.base import FromList, Model, Names, PhaseNumber
 from orchestra_lib.settings.cloud import (
     Api,
     Assistant,
+    Billing,
     Cost,
-    Network,
+    LabelKey,
+    LabelValue,
     Organization,
     Phase,
     Project,
     Regions,
+    Services,
     Workstations,
 )
+from orchestra_lib.settings.delivery import GitHub, Registry, Secrets
 from orchestra_lib.settings.memory import Memory
+from orchestra_lib.settings.network import Network
+from orchestra_lib.settings.observability import Alerting, Logging, Notifications
+
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
 
 class Environment(Model):
     """Which environment this is; ``local`` means the rehearsal on this machine."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    name: EnvironmentName
     kind: Literal["local", "gcp"]
 
 
@@ -39,6 +47,14 @@ class Run(Model):
 
     mode: Literal["plan", "apply"]
     approved_plan: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    may_destroy: Names = ()
+
+
+class Rollback(Model):
+    """What a rollback undoes: a phase, or of it what was changed since a run."""
+
+    phase: PhaseNumber | None = None
+    since_run: str | None = None
 
 
 class Targets(Model):
@@ -69,48 +85,92 @@ class Baseline(Model):
 
 
 class Settings(Model):
-    """Everything a run depends on. Sections that only Google Cloud has are None in a rehearsal."""
+    """Everything a run depends on. The sections of Google Cloud are None where nothing is to happen there.
+
+    An environment of kind local may rehearse one of kind gcp: it then has that one's sections of Google Cloud where it
+    has none of its own, and ``taken`` names them.
+    """
 
     environment: Environment
+    rehearses: EnvironmentName | None = None
     run: Run
+    rollback: Rollback = Rollback()
     memory: Memory
     targets: Targets
     baseline: Baseline
     organization: Organization | None = None
     project: Project | None = None
+    billing: Billing | None = None
+    labels: dict[LabelKey, LabelValue] | None = None
     regions: Regions | None = None
+    services: Services | None = None
     network: Network | None = None
+    secrets: Secrets | None = None
+    registry: Registry | None = None
+    github: GitHub | None = None
+    logging: Logging | None = None
+    notifications: Notifications | None = None
+    alerting: Alerting | None = None
     workstations: Workstations | None = None
     assistant: Assistant | None = None
     api: Api | None = None
     cost: Cost | None = None
     timeline: Annotated[tuple[Phase, ...], FromList] | None = None
 
+    _taken: tuple[str, ...] = PrivateAttr(default=())
+
     @model_validator(mode="after")
     def _complete_for_its_kind(self) -> Settings:
-        if self.environment.kind == "gcp":
-            missing = [name for name in _CLOUD_SECTIONS if getattr(self, name) is None]
-            if missing:
-                raise ValueError(f"an environment of kind gcp needs the sections {', '.join(missing)}")
+        on_gcp = self.environment.kind == "gcp"
+        if on_gcp and self.rehearses:
+            raise ValueError(f"an environment of kind gcp rehearses nothing, and this one names {self.rehearses}")
+        missing = [name for name in CLOUD_SECTIONS if getattr(self, name) is None]
+        if missing and on_gcp:
+            raise ValueError(f"an environment of kind gcp needs the sections {', '.join(missing)}")
+        if missing and self.rehearses:
+            raise ValueError(
+                f"it rehearses {self.rehearses}, and neither has the sections {', '.join(missing)}; add them there"
+            )
         return self
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The dotted names of the sections that came from the file of the environment that is rehearsed."""
+        return self._taken
+
+    def with_taken(self, taken: tuple[str, ...]) -> Settings:
+        """The same settings, remembering which sections came from the rehearsed environment's file."""
+        copy = self.model_copy()
+        copy._taken = taken
+        return copy
 
     def public(self) -> dict[str, Any]:
         """The settings as JSON values, secrets as ``***``."""
-        return self.model_dump(mode="json", by_alias=True)
+        return {**self.model_dump(mode="json", by_alias=True), "taken": list(self.taken)}
 
     def digest(self) -> str:
         """SHA-256 over :meth:`public`, 64 hexadecimal digits."""
         return hashlib.sha256(canonical_json(self.public()).encode()).hexdigest()
 
 
-_CLOUD_SECTIONS = (
+CLOUD_SECTIONS = (
     "organization",
     "project",
+    "billing",
+    "labels",
     "regions",
+    "services",
     "network",
+    "secrets",
+    "registry",
+    "github",
+    "logging",
+    "notifications",
+    "alerting",
     "workstations",
     "assistant",
     "api",
     "cost",
     "timeline",
 )
+"""The sections of Google Cloud: all of them in an environment there, or none."""

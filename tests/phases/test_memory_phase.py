@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from orchestra_lib.phases import MemoryPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 
-PARAMETERS = settings.root() / "parameters" / "local.yaml"
+PARAMETERS = settings.root() / "parameters"
 OWN = {"id": "external_id", "embedding": "vec"}
 
 Opened = Callable[..., MemoryPhase]
@@ -27,7 +28,7 @@ Opened = Callable[..., MemoryPhase]
 @pytest.fixture
 def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """Opens the phase in a home of its own, against the pair's databases and with few lists and queries."""
-    (tmp_path / "parameters").mkdir()
+    shutil.copytree(PARAMETERS.parent, tmp_path / "parameters")
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)

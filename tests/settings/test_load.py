@@ -15,7 +15,7 @@ from orchestra_lib.errors import ParameterError
 
 DIRECTORY = settings.root() / "parameters"
 LOCAL = (DIRECTORY / "local.yaml").read_text()
-CONTENT = yaml.safe_load(LOCAL)
+PRODUCTION = (DIRECTORY / "production.yaml").read_text()
 
 
 def refused(**overrides: object) -> str:
@@ -25,10 +25,12 @@ def refused(**overrides: object) -> str:
     return str(caught.value)
 
 
-def refused_file(tmp_path: Path, content: str, name: str = "local") -> str:
-    (tmp_path / f"{name}.yaml").write_text(content)
+def refused_file(tmp_path: Path, content: str, name: str = "local", loaded: str | None = None) -> str:
+    """The refusal of an environment, which has to begin with the file ``name``; the other files are as they are."""
+    for other, text in (("local", LOCAL), ("production", PRODUCTION), (name, content)):
+        (tmp_path / f"{other}.yaml").write_text(text)
     with pytest.raises(ParameterError) as caught:
-        settings.load(name, directory=tmp_path)
+        settings.load(loaded or name, directory=tmp_path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / name))
     return str(caught.value).removeprefix(f"{tmp_path}/")
@@ -148,7 +150,7 @@ def test_no_value_but_a_files_name_is_an_environment(environment: object) -> Non
         ("    workers: 2\n", "    wrokers: 2\n", "memory.copy.wrokers is no setting; did you mean workers?"),
         ("    workers: 2\n", "", "memory.copy.workers is missing; a whole number from 1 to 64"),
         ("kind: local", "kind: aws", "environment.kind is 'aws', a text; allowed: one of local, gcp"),
-        ("kind: local", "kind: gcp", "needs the sections organization, project"),
+        ("kind: local", "kind: gcp", "an environment of kind gcp rehearses nothing, and this one names production"),
         ("name: local", "name: other", "environment.name is 'other'; it has to be the file's own, 'local'"),
         ("debounce_seconds: 0.1", "debounce_seconds: 100ms", "memory.sync.debounce_seconds is '100ms', a text"),
         ("recall_target: 0.95", "recall_target: 95", "memory.search.recall_target is 95, a whole number"),
@@ -181,12 +183,124 @@ def test_a_file_without_settings_is_refused(tmp_path: Path, content: str) -> Non
         ("dimension: 1536", "dimension: 3072", "a whole number from 1 to 2000"),
         ('id: "873291114285"', "id: 873291114285", "organization.id is 873291114285, a whole number"),
         ("{low_usd: 1200.0, high_usd: 1500.0}", "{low_usd: 1600.0, high_usd: 1500.0}", "is more than high_usd"),
+        ("account: null", "account: 12-34", "billing.account is '12-34'"),
+        ("owner_id: null", "owner_id: 1001", "github.owner_id is 1001, a whole number"),
+        ("owner_id: null", "owner_id: ai-cherry", "github.owner_id is 'ai-cherry'"),
+        ("  branch: main", f"  branch: {'b' * 90}", "choose a shorter branch"),
+        ("primary_subnet: 10.10.0.0/20", "primary_subnet: 10.10.0.1/20", "10.10.0.1/20 is no range of addresses"),
+        ("primary_subnet: 10.10.0.0/20", "primary_subnet: 10.10.0.0/27", "is too small: Cloud Run"),
+        ("primary_subnet: 10.10.0.0/20", "primary_subnet: 8.8.0.0/20", "8.8.0.0/20 is not a private range"),
+        ("primary_subnet: 10.10.0.0/20", "primary_subnet: 10.20.8.0/24", "overlap"),
+        ("service_range: 10.64.0.0/16", "service_range: 10.64.0.0/25", "is too small: private services access"),
+        ("application: ai-orchestra", "Application: ai-orchestra", "labels is 'Application'"),
+        ("email: null", "email: nobody", "notifications.email is 'nobody'"),
+        ("window_seconds: 300", "window_seconds: 90", "alerting.window_seconds is 90"),
     ],
 )
 def test_what_google_cloud_cannot_do_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
-    content = (DIRECTORY / "production.yaml").read_text()
-    assert old in content
-    assert words in refused_file(tmp_path, content.replace(old, new, 1), "production")
+    assert old in PRODUCTION
+    assert words in refused_file(tmp_path, PRODUCTION.replace(old, new, 1), "production")
+
+
+# --- a rehearsal ------------------------------------------------------------------------------------------------------
+
+
+def test_the_rehearsal_has_productions_cloud_and_remembers_what_it_took() -> None:
+    local, production = settings.load("local"), settings.load("production")
+    assert local.network == production.network
+    assert local.api == production.api
+    assert local.memory.alloydb == production.memory.alloydb is not None
+    assert {"network", "memory.alloydb", "timeline"} <= set(local.taken)
+    assert production.taken == ()
+    assert local.public()["taken"] == list(local.taken)
+
+
+def test_the_rehearsals_own_sections_win() -> None:
+    local, production = settings.load("local"), settings.load("production")
+    assert local.billing is not None
+    assert local.billing.account == "0A0A0A-0A0A0A-0A0A0A"
+    assert production.billing is not None
+    assert production.billing.account is None
+    assert not {"billing", "github", "notifications"} & set(local.taken)
+    assert (local.memory.index.lists, production.memory.index.lists) == (1000, 4000)
+
+
+def test_a_changed_number_of_the_rehearsed_environment_is_the_rehearsals_too(tmp_path: Path) -> None:
+    for name, text in (("local", LOCAL), ("production", PRODUCTION.replace("concurrency: 80", "concurrency: 40", 1))):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    found = settings.load("local", directory=tmp_path)
+    assert found.api is not None
+    assert found.api.concurrency == 40
+    assert found.digest() != settings.load("local").digest()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("concurrency: 80", "concurrency: eighty", "production.yaml: api.concurrency is 'eighty', a text"),
+        (
+            "recovery_window_days: 14",
+            "recovery_window_days: 90",
+            "production.yaml: memory.alloydb.recovery_window_days",
+        ),
+        ("secondary: us-east1", "secondary: us-central1", "production.yaml: regions: primary and secondary are both"),
+        (
+            "concurrency: 80",
+            "concurency: 80",
+            "production.yaml: api.concurency is no setting; did you mean concurrency?",
+        ),
+        ("api:\n", "api: [\n", "production.yaml, line "),
+    ],
+)
+def test_a_wrong_value_is_looked_for_in_the_file_that_it_stands_in(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    assert old in PRODUCTION
+    assert refused_file(tmp_path, PRODUCTION.replace(old, new, 1), "production", "local").startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ("rehearses: nowhere", "rehearses is 'nowhere'; allowed: the name of another file beside it, and there is"),
+        ("rehearses: local", "rehearses is 'local'; allowed: the name of another file beside it"),
+        ("rehearses: 7", "rehearses is 7; allowed: the name of another file"),
+        ("rehearses: [production]", "rehearses is ['production']; allowed"),
+        ("rehearses: copy", "copy.yaml is not on Google Cloud; only an environment of kind gcp"),
+    ],
+)
+def test_only_another_environment_on_google_cloud_is_rehearsed(tmp_path: Path, new: str, words: str) -> None:
+    (tmp_path / "copy.yaml").write_text(LOCAL.replace("name: local", "name: copy", 1))
+    assert words in refused_file(tmp_path, LOCAL.replace("rehearses: production", new, 1))
+
+
+def test_two_environments_that_rehearse_each_other_are_refused(tmp_path: Path) -> None:
+    circle = PRODUCTION.replace("run:\n", "rehearses: local\nrun:\n", 1)
+    (tmp_path / "production.yaml").write_text(circle)
+    assert "production.yaml is not on Google Cloud" in refused_circle(tmp_path, "local")
+    assert "rehearses is 'local', and" in refused_circle(tmp_path, "production")
+
+
+def refused_circle(tmp_path: Path, name: str) -> str:
+    (tmp_path / "local.yaml").write_text(LOCAL)
+    with pytest.raises(ParameterError) as caught:
+        settings.load(name, directory=tmp_path)
+    return str(caught.value)
+
+
+def test_a_rehearsal_names_the_sections_that_neither_file_has(tmp_path: Path) -> None:
+    content = PRODUCTION.replace("registry:\n  repository: orchestra", "# registry:\n#  repository: orchestra", 1)
+    (tmp_path / "production.yaml").write_text(content)
+    assert "neither has the sections registry; add them there" in refused_circle(tmp_path, "local")
+
+
+def test_an_environment_of_google_cloud_needs_all_its_sections(tmp_path: Path) -> None:
+    content = PRODUCTION.replace("registry:\n  repository: orchestra", "# registry:\n#  repository: orchestra", 1)
+    assert "an environment of kind gcp needs the sections registry" in refused_file(tmp_path, content, "production")
+
+
+def test_nobody_writes_into_a_file_what_was_taken(tmp_path: Path) -> None:
+    assert "taken is no setting" in refused_file(tmp_path, f"{LOCAL}taken: [api]\n")
 
 
 def _paths(content: object, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -202,16 +316,23 @@ _VALUES = st.recursive(
 )
 
 
-@given(path=st.sampled_from(_paths(CONTENT)[1:]), value=_VALUES)
-def test_any_value_at_any_key_is_read_or_refused_in_one_line(path: tuple[str, ...], value: object) -> None:
+_FILES = {"local": LOCAL, "production": PRODUCTION}
+_PLACES = [(name, path) for name, text in _FILES.items() for path in _paths(yaml.safe_load(text))[1:]]
 
-    changed = yaml.safe_load(LOCAL)
+
+@given(place=st.sampled_from(_PLACES), value=_VALUES)
+def test_any_value_at_any_key_is_read_or_refused_in_one_line(place: tuple[str, tuple[str, ...]], value: object) -> None:
+    name, path = place
+    texts = dict(_FILES)
+    changed = yaml.safe_load(texts[name])
     inner = changed
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
+    texts[name] = yaml.safe_dump(changed)
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "local.yaml").write_text(yaml.safe_dump(changed))
+        for file, text in texts.items():
+            (Path(directory) / f"{file}.yaml").write_text(text)
         words = ""
         try:
             settings.load("local", directory=Path(directory))
