@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from orchestra_lib.local.control.enum_numbers import NUMBERS
@@ -273,6 +273,12 @@ def _number_enums(api: Api) -> None:
             numbers = rows.get(f"{message}.{field_name}")
             if numbers:
                 schema.get("items", schema)[ENUM_NUMBERS] = numbers
+
+
+@cache
+def whole() -> Catalog:
+    """The catalog of every API that is served; compiled once a process."""
+    return Catalog()
 
 
 def snake(name: str) -> str:

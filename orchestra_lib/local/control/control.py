@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestra_lib.local.control import admission, checks, operation_methods, operation_styles, operations, standard
 from orchestra_lib.local.control.call import Call, project_in
-from orchestra_lib.local.control.catalog import Api, Catalog, Method, Schema
+from orchestra_lib.local.control.catalog import Api, Method, Schema, whole
 from orchestra_lib.local.control.faults import Fault
 from orchestra_lib.local.control.injected import Injected
 from orchestra_lib.local.control.kinds import Body, Kind, Service
@@ -58,7 +58,7 @@ class ControlPlane:
         self.latency = latency
         self.organization = organization or Organization()
         self.clock = clock
-        self.catalog = Catalog()
+        self.catalog = whole()
         self.services: Mapping[str, Service] = SERVICES
         self.store = Store(directory / "control.sqlite")
         self.tokens = Tokens(self.store, self.organization.operator, token)

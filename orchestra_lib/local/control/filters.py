@@ -5,7 +5,6 @@ A filter is compiled into a predicate over a resource's body. A field that the r
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -98,7 +97,7 @@ class _Parser:
         if operator not in _COMPARE:
             raise self.refuse()
         wanted = _unquoted(self._take())
-        compare, path = _COMPARE[operator], _unquoted(field.removeprefix("-") if negated else field).split(".")
+        compare, path = _COMPARE[operator], field.removeprefix("-").replace('"', "").split(".")
         return lambda body: compare(_at(body, path), wanted) != negated
 
 
@@ -127,7 +126,8 @@ def _equal(value: Any, wanted: str) -> bool:
     if isinstance(value, list):
         return any(_equal(item, wanted) for item in value)
     if "*" in wanted:
-        return fnmatch.fnmatchcase(_text(value), wanted)
+        pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
+        return re.fullmatch(pattern, _text(value), re.DOTALL) is not None
     return _text(value) == wanted or (isinstance(value, int | float) and _number(wanted) == value)
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestra_lib.local.control import checks, constraints, filters, masks, operations, references, shapes
+from orchestra_lib.local.control import (
+    checks,
+    constraints,
+    filters,
+    masks,
+    operation_styles,
+    operations,
+    references,
+    shapes,
+)
 from orchestra_lib.local.control.call import Call, timestamp
 from orchestra_lib.local.control.catalog import Schema
 from orchestra_lib.local.control.faults import Fault, bad_field, bad_id
@@ -120,10 +129,26 @@ def list_(call: Call) -> Body:
         raise unsupported(call)
     if call.enums_as_numbers and resource:
         shown = [checks.shown(call.api, resource, body, enums_as_numbers=True) for body in shown]
-    answer: Body = {field: shown} if shown else {}
+    answer = _list_header(call)
+    if shown:
+        answer[field] = shown
     if token:
         answer["nextPageToken"] = token
     return answer
+
+
+def _list_header(call: Call) -> Body:
+    """What a list of the older APIs says of itself."""
+    properties = call.api.schema(str(call.method.response)).properties
+    kind = properties["kind"].schema.get("default") if "kind" in properties else None
+    if kind is None:
+        return {}
+    header: Body = {"kind": kind}
+    if "id" in properties:
+        header["id"] = call.path
+    if "selfLink" in properties:
+        header["selfLink"] = f"{operation_styles.COMPUTE_BASE}/{call.path}"
+    return header
 
 
 def aggregated_list(call: Call) -> Body:
@@ -134,7 +159,7 @@ def aggregated_list(call: Call) -> Body:
     for body, row in zip(_chosen(call, rows), rows, strict=False):
         scope = "/".join(row.key.split("/")[3:-2])
         scopes.setdefault(scope, {collection: []})[collection].append(body)
-    return {"items": scopes} if scopes else {}
+    return {**_list_header(call), **({"items": scopes} if scopes else {})}
 
 
 def _chosen(call: Call, rows: list[Stored]) -> list[Body]:
