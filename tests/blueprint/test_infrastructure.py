@@ -290,7 +290,7 @@ def test_the_project_lies_under_its_organisation_and_is_paid_for() -> None:
     project, billing = one(RESOURCES, "project"), one(RESOURCES, "billing")
     assert (project.parent, project.id) == ("organizations/873291114285", "cherry-ai-project")
     assert project.body["parent"] == project.parent
-    assert billing.body == {"billingAccountName": "billingAccounts/0A0A0A-0A0A0A-0A0A0A"}
+    assert billing.body == {"billingAccountName": "billingAccounts/01A2B3-C4D5E6-F70819"}
 
 
 def test_the_apis_of_all_phases_are_enabled_and_each_once() -> None:

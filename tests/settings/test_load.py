@@ -218,7 +218,7 @@ def test_the_rehearsal_has_productions_cloud_and_remembers_what_it_took() -> Non
 def test_the_rehearsals_own_sections_win() -> None:
     local, production = settings.load("local"), settings.load("production")
     assert local.billing is not None
-    assert local.billing.account == "0A0A0A-0A0A0A-0A0A0A"
+    assert local.billing.account == "01A2B3-C4D5E6-F70819"
     assert production.billing is not None
     assert production.billing.account is None
     assert not {"billing", "github", "notifications"} & set(local.taken)
