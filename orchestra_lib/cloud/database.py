@@ -77,6 +77,10 @@ def connect_instance(
 def _reason(error: Exception) -> str:
     """What was said, without the socket file that the connector puts between the driver and itself."""
     text = str(error).strip() or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its admin service is not trusted: gRPC reads whom it trusts once; restart the kernel and connect again"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens at its address; connect again, so that the connector asks for the present one"
     return text.rpartition("FATAL:")[2].strip() if isinstance(error, psycopg.Error) else text
 
 

@@ -122,6 +122,8 @@ def stop(data: Path, name: str) -> None:
 
 
 def _make(data: Path, superuser: str) -> None:
+    # The package makes the directory only the first time that it hears of it in this process.
+    data.mkdir(parents=True, exist_ok=True)
     server = _server(data)
     server.postgres_user = superuser
     server.ensure_pgdata_inited()
@@ -139,7 +141,7 @@ def _escaped(value: str) -> str:
 def _reason(data: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}"
-    return _last_log_line(data) or str(error)
+    return _last_log_line(data) if (data / "log").exists() else repr(error)
 
 
 def _last_log_line(data: Path) -> str:
@@ -148,5 +150,9 @@ def _last_log_line(data: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() and os.access(log, os.R_OK) else []
     starts = [number for number, line in enumerate(lines) if "starting PostgreSQL" in line]
     last_start = lines[starts[-1] :] if starts else lines
-    wrong = [line for line in last_start if "FATAL:" in line or "PANIC:" in line]
-    return (wrong or lines or [f"it left no log in {log}"])[-1]
+    wrong = [number for number, line in enumerate(last_start) if "FATAL:" in line or "PANIC:" in line]
+    if not wrong:
+        return (lines or [f"it left no log in {log}"])[-1]
+    # What is wrong in a configuration file stands in the line before the one that says that something is.
+    before = "configuration file" in last_start[wrong[-1]]
+    return last_start[max(wrong[-1] - before, 0)]

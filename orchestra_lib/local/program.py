@@ -101,7 +101,9 @@ def _start(directory: Path, options: argparse.Namespace) -> None:
     if options.only in (None, "control"):
         control = process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
         if alloydb.installed():
-            alloydb.up(process.directory(directory), control.url, Path(control.token_file))
+            alloydb.up(
+                process.directory(directory), control.url, Path(control.token_file), authority=directory / "authority"
+            )
 
 
 def _remove(directory: Path) -> None:

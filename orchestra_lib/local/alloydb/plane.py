@@ -47,6 +47,8 @@ class Plane:
         self._served: dict[str, _Served] = {}
         self._lock = asyncio.Lock()
         self._told: dict[str, str] = {}
+        self.looked = asyncio.Event()
+        """Set when the control plane was looked at for the first time, or did not answer."""
 
     async def follow(self) -> None:
         """Look at the control plane again and again."""
@@ -56,6 +58,7 @@ class Plane:
                 self._tell("control plane", "the control plane answers")
             except (TargetUnreachable, ControlFault) as error:
                 self._tell("control plane", f"cannot follow the control plane: {error}")
+            self.looked.set()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> None:

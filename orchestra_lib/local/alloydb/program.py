@@ -21,19 +21,22 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class DataPlane:
-    """A running data plane: the connector's admin endpoint, the authority that vouches for it, and the process."""
+    """A running data plane: the connector's admin endpoint, and the process."""
 
     endpoint: str
     ca_file: str
+    """The authority that vouches for the endpoint, and the public ones: all that a client's gRPC is to trust."""
     control_url: str
     pid: int
     started: float
     """When the process began, seconds since 1970: a pid alone does not name a process."""
 
 
-def up(directory: Path, control_url: str, token_file: Path) -> DataPlane:
+def up(directory: Path, control_url: str, token_file: Path, authority: Path) -> DataPlane:
     """Start the data plane for that control plane unless it runs; returns where it is.
 
+    ``authority`` is where the admin door's certificate authority lies. It should outlive the rest: gRPC reads whom it
+    trusts once in a process, so a kernel that knew an earlier authority could not connect any more.
     Raises TargetUnreachable with the last line of its log when it does not come up.
     """
     home = places.home(directory)
@@ -44,7 +47,7 @@ def up(directory: Path, control_url: str, token_file: Path) -> DataPlane:
             return found
         if found:
             background.end(found.pid, found.started)
-        return _start(directory, control_url, token_file)
+        return _start(directory, control_url, token_file, authority)
 
 
 def installed() -> bool:
@@ -87,9 +90,10 @@ def write_state(directory: Path, host: str, port: int, ca_file: Path, control_ur
     part.replace(file)
 
 
-def _start(directory: Path, control_url: str, token_file: Path) -> DataPlane:
+def _start(directory: Path, control_url: str, token_file: Path, authority: Path) -> DataPlane:
     command = [sys.executable, "-m", "orchestra_lib.local.alloydb", "--directory", str(directory.absolute())]
     command += ["--control-url", control_url, "--token-file", str(token_file.absolute())]
+    command += ["--authority", str(authority.absolute())]
     # The process forks only to start other programs; gRPC would warn at each of them.
     environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
