@@ -32,8 +32,9 @@ def _in_promql(text: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]", "_", text)
 
 
-# Of Google. Confirmed: Cloud Run's in its documentation of metrics and PromQL, AlloyDB's in
-# https://cloud.google.com/alloydb/docs/reference/system-insights-metrics, units in their descriptors.
+# Of Google. CPU is in https://cloud.google.com/alloydb/docs/reference/system-insights-metrics; its unit is 10^2.%, so
+# its values are from 0 to 1. The others stand in other people's dashboards and integrations, the lag only there
+# (https://docs.datadoghq.com/integrations/google-cloud-alloydb): whoever validates has to see data in them.
 API_LATENCY = Metric("run.googleapis.com/request_latencies", "cloud_run_revision", "ms")
 API_REQUESTS = Metric("run.googleapis.com/request_count", "cloud_run_revision", "1")
 API_INSTANCES = Metric("run.googleapis.com/container/instance_count", "cloud_run_revision", "1")
