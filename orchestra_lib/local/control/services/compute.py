@@ -1,28 +1,48 @@
-"""Compute Engine: networks and what hangs on them. https://cloud.google.com/compute/docs/reference/rest/v1
+"""Compute Engine: networks and what hangs on them, disks, machines. https://cloud.google.com/compute/docs/reference/rest/v1
 
 Resources are named by their own ``name``, refer to each other by URL, and every change is an operation.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from orchestra_lib.local.control import standard
 from orchestra_lib.local.control.call import Call, compute_timestamp, digits
 from orchestra_lib.local.control.faults import Fault
-from orchestra_lib.local.control.kinds import Body, Kind, Service, not_found
-from orchestra_lib.local.control.operation_styles import COMPUTE_BASE, compute_operation, in_scope, nothing
-from orchestra_lib.local.control.operations import Style
+from orchestra_lib.local.control.kinds import Body, Each, Kind, Service
+from orchestra_lib.local.control.operation_styles import compute_operation, in_scope, nothing
+from orchestra_lib.local.control.operations import Record, Style
+from orchestra_lib.local.control.services import (
+    compute_addresses,
+    compute_balancing,
+    compute_catalogue,
+    compute_identity,
+    compute_machines,
+    compute_networks,
+    compute_quotas,
+    compute_verbs,
+)
+from orchestra_lib.local.control.services.compute_identity import fingerprint, url
 
+if TYPE_CHECKING:
+    from orchestra_lib.local.control.control import ControlPlane
+
+Fill = Callable[[Call, Body, Body | None], None]
 _NAME = "(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+
+
+def _name(_call: Call, body: Body) -> str:
+    return str(body.get("name", ""))
+
+
 _ANY = Kind(
     "",
     etag=False,
     uid=False,
+    new_id=_name,
     id_pattern=_NAME,
     not_found="The resource '{path}' was not found",
     exists="The resource '{path}' already exists",
@@ -30,65 +50,75 @@ _ANY = Kind(
     in_use="call",
     in_use_words="The {noun} resource '{path}' is already being used by '{user}'",
     short_name=True,
+    finish=compute_identity.ready,
 )
 
 
-def _row(collection: str, **more: Any) -> Kind:
-    return replace(_ANY, collection=collection, **more)
+def _within_quota(fill: Fill | None) -> Fill:
+    """What completes a body, and after it the quotas, which count by what it then holds."""
+
+    def complete(call: Call, body: Body, before: Body | None) -> None:
+        if fill:
+            fill(call, body, before)
+        if before is None:
+            compute_quotas.check(call, f"{call.key}/{body.get('name', '')}", body)
+
+    return complete
 
 
-def _stamp(call: Call, key: str, body: Body, before: Body | None) -> None:
-    properties = call.control.schema(call.api, key).properties
-    path, old = key.split("/", 1)[1], before or {}
-    parts = path.split("/")
-    if "default" in properties["kind"].schema if "kind" in properties else False:
-        body["kind"] = properties["kind"].schema["default"]
-    if "id" in properties:
-        body["id"] = old.get("id") or digits(f"{key} {call.now}", 19)
-    if "creationTimestamp" in properties:
-        body["creationTimestamp"] = old.get("creationTimestamp") or compute_timestamp(call.now)
-    if "selfLink" in properties:
-        body["selfLink"] = f"{COMPUTE_BASE}/{path}"
-    if "selfLinkWithId" in properties:
-        body["selfLinkWithId"] = f"{COMPUTE_BASE}/{'/'.join(parts[:-1])}/{body['id']}"
-    for word in ("region", "zone"):
-        if word in properties and f"{word}s" in parts[:-1]:
-            body[word] = f"{COMPUTE_BASE}/{'/'.join(parts[:4])}"
-    if "labelFingerprint" in properties:
-        body["labelFingerprint"] = fingerprint(body.get("labels", {}))
-    if "fingerprint" in properties:
-        given = body.get("fingerprint")
-        stale = before is not None and given and given != before.get("fingerprint")
-        if stale and call.control.compares_etags:
-            raise stale_fingerprint()
-        body.pop("fingerprint", None)
-        body["fingerprint"] = fingerprint(body)
+def _row(collection: str, links: tuple[str, ...] = (), fill: Fill | None = None, **more: Any) -> Kind:
+    """A row; ``links`` are the fields that name other resources of compute."""
+    references = dict.fromkeys(links, "compute")
+    return replace(_ANY, collection=collection, references=references, fill=_within_quota(fill), **more)
 
 
-def fingerprint(value: Any) -> str:
-    """What compute calls the state of a value: eight bytes in base64."""
-    return base64.b64encode(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()[:8]).decode()
+def _network_ready(control: ControlPlane, key: str, body: Body) -> None:
+    compute_identity.ready(control, key, body)
+    compute_networks.network_created(control, key, body)
 
 
-def stale_fingerprint() -> Fault:
-    """412 for an update that does not know the present state."""
-    return Fault("CONDITION_NOT_MET", "Supplied fingerprint does not match current metadata fingerprint.")
+def _shown_region(control: ControlPlane, key: str, _version: str, body: Body) -> Body:
+    _, _, project, _, region = key.split("/")
+    return {**body, "quotas": compute_quotas.regional_quotas(control, project, region)}
 
 
-def _set_labels(call: Call) -> Body:
-    row = call.control.find(call.key)
+def _get_project(call: Call) -> Body:
+    """The project as compute sees it, with its quotas."""
+    project = str(call.project)
+    row = call.control.find(f"cloudresourcemanager/projects/{project}")
     if row is None:
-        raise not_found(call.control, call.key)
-    if call.control.compares_etags and call.body.get("labelFingerprint") != row.body.get("labelFingerprint"):
-        raise Fault("CONDITION_NOT_MET", "Labels fingerprint either invalid or resource labels have changed")
-    after = {**row.body, "labels": call.body.get("labels", {})}
-    if not after["labels"]:
-        del after["labels"]
-    return standard.update_to(call, row, after, "setLabels")
+        raise Fault("NOT_FOUND", f"The resource '{call.path}' was not found")
+    return {
+        "kind": "compute#project",
+        "id": digits(call.key, 19),
+        "creationTimestamp": compute_timestamp(datetime.fromisoformat(row.body["createTime"]).timestamp()),
+        "name": project,
+        "selfLink": url(call.key),
+        "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": fingerprint({})},
+        "quotas": compute_quotas.global_quotas(call.control, project),
+        "defaultServiceAccount": f"{call.project_number}-compute@developer.gserviceaccount.com",
+        "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
+        "defaultNetworkTier": "PREMIUM",
+        "vmDnsSetting": "ZONAL_ONLY",
+        "cloudArmorTier": "CA_STANDARD",
+    }
 
 
-def _finish_network(_control: Any, _key: str, body: Body) -> None:
-    body.setdefault("autoCreateSubnetworks", True)
+def _delete(control: ControlPlane, record: Record) -> None:
+    row = control.find(record["target"])
+    compute_networks.delete(control, record)
+    if row and record["target"].split("/")[-2] == "instances":
+        compute_machines.instance_deleted(control, row.body)
+
+
+def _operation(control: ControlPlane, record: Record) -> Body:
+    shown = compute_operation(control, record)
+    types = compute_verbs.OPERATION_TYPES
+    return {
+        **shown,
+        "operationType": types.get(record["short_id"], shown["operationType"]),
+        "targetId": record["target_id"] or shown["targetId"],
+    }
 
 
 _KINDS = (
@@ -98,64 +128,129 @@ _KINDS = (
             "networkFirewallPolicyEnforcementOrder": "AFTER_CLASSIC_FIREWALL",
             "routingConfig": {"routingMode": "REGIONAL", "bgpBestPathSelectionMode": "LEGACY"},
         },
-        finish=_finish_network,
+        finish=_network_ready,
+        show=compute_networks.shown_network,
         in_use="operation",
-        quota="NETWORKS",
     ),
     _row(
         "subnetworks",
-        defaults={
-            "enableFlowLogs": False,
-            "privateIpGoogleAccess": False,
-            "privateIpv6GoogleAccess": "DISABLE_GOOGLE_ACCESS",
-            "purpose": "PRIVATE",
-            "stackType": "IPV4_ONLY",
-            "allowSubnetCidrRoutesOverlap": False,
-        },
-        references={"network": "compute"},
-        quota="SUBNETWORKS",
+        ("network",),
+        compute_networks.complete_subnetwork,
+        defaults=compute_networks.SUBNETWORK_DEFAULTS,
+        check=compute_networks.check_subnetwork,
+        show=compute_networks.shown_subnetwork,
     ),
     _row(
         "addresses",
-        defaults={"addressType": "EXTERNAL", "description": "", "networkTier": "PREMIUM", "status": "RESERVED"},
-        references={"network": "compute", "subnetwork": "compute"},
-        quota="STATIC_ADDRESSES",
+        ("network", "subnetwork"),
+        compute_addresses.complete_address,
+        defaults={"addressType": "EXTERNAL", "description": ""},
+        show=compute_addresses.shown_address,
+        before_delete=compute_addresses.refuse_address_in_use,
     ),
-    _row("routers", references={"network": "compute"}, quota="ROUTERS"),
-    _row("firewalls", references={"network": "compute"}, quota="FIREWALLS"),
-    _row("routes", references={"network": "compute"}, quota="ROUTES"),
-    _row("backendServices", references={"healthChecks": "compute", "network": "compute"}, quota="BACKEND_SERVICES"),
-    _row("targetTcpProxies", references={"service": "compute"}),
-    _row("forwardingRules", references={"target": "compute", "network": "compute", "backendService": "compute"}),
-    _row("healthChecks", quota="HEALTH_CHECKS"),
-)
-
-_LABELLED = (
-    "addresses",
-    "disks",
-    "externalVpnGateways",
-    "forwardingRules",
-    "globalAddresses",
-    "globalForwardingRules",
-    "images",
-    "instances",
-    "instantSnapshots",
-    "interconnectAttachments",
-    "interconnects",
-    "regionDisks",
-    "securityPolicies",
-    "snapshots",
-    "targetVpnGateways",
-    "vpnGateways",
-    "vpnTunnels",
+    _row(
+        "routers",
+        ("network", "nats.natIps", "nats.drainNatIps", "nats.subnetworks.name"),
+        compute_networks.complete_router,
+        defaults={
+            "encryptedInterconnectRouter": False,
+            "interfaces": Each({"ipVersion": "IPV4"}),
+            "nats": Each(
+                {"type": "PUBLIC", "endpointTypes": ["ENDPOINT_TYPE_VM"], "enableEndpointIndependentMapping": False}
+            ),
+        },
+    ),
+    _row(
+        "firewalls",
+        ("network",),
+        compute_networks.complete_firewall,
+        defaults={
+            "description": "",
+            "direction": "INGRESS",
+            "disabled": False,
+            "logConfig": {"enable": False},
+            "priority": 1000,
+        },
+    ),
+    _row("routes", ("network", "nextHopIlb"), defaults={"description": "", "priority": 1000}),
+    _row(
+        "healthChecks",
+        fill=compute_balancing.complete_health_check,
+        defaults={"checkIntervalSec": 5, "timeoutSec": 5, "healthyThreshold": 2, "unhealthyThreshold": 2},
+    ),
+    _row(
+        "backendServices",
+        ("healthChecks", "network", "backends.group", "securityPolicy", "edgeSecurityPolicy"),
+        compute_balancing.complete_backend_service,
+        defaults={
+            "affinityCookieTtlSec": 0,
+            "connectionDraining": {"drainingTimeoutSec": 0},
+            "description": "",
+            "loadBalancingScheme": "EXTERNAL",
+            "protocol": "HTTP",
+            "sessionAffinity": "NONE",
+            "timeoutSec": 30,
+        },
+    ),
+    _row("urlMaps", ("defaultService",)),
+    _row("targetTcpProxies", ("service",), defaults={"proxyHeader": "NONE"}),
+    _row("targetSslProxies", ("service", "sslCertificates"), defaults={"proxyHeader": "NONE"}),
+    _row("targetHttpProxies", ("urlMap",)),
+    _row(
+        "targetHttpsProxies",
+        ("urlMap", "sslCertificates", "sslPolicy"),
+        defaults={"quicOverride": "NONE", "tlsEarlyData": "DISABLED"},
+    ),
+    _row(
+        "forwardingRules",
+        ("target", "network", "subnetwork", "backendService"),
+        compute_addresses.complete_forwarding_rule,
+        defaults={"IPProtocol": "TCP", "description": "", "loadBalancingScheme": "EXTERNAL"},
+    ),
+    _row("sslCertificates", fill=compute_balancing.complete_certificate),
+    _row("networkEndpointGroups", ("network", "subnetwork"), defaults={"size": 0}),
+    _row("instanceGroups", ("network", "subnetwork"), defaults={"size": 0}),
+    _row("vpnGateways", ("network",)),
+    _row(
+        "disks",
+        ("type", "sourceDisk", "sourceSnapshot", "resourcePolicies"),
+        compute_machines.complete_disk,
+        defaults={"physicalBlockSizeBytes": "4096"},
+        show=compute_machines.shown_disk,
+    ),
+    _row("snapshots", ("sourceDisk",), defaults={"snapshotType": "STANDARD"}),
+    _row("images", ("sourceDisk", "sourceSnapshot"), defaults={"sourceType": "RAW"}),
+    _row("resourcePolicies", fill=compute_machines.complete_schedule),
+    _row(
+        "instances",
+        (
+            "machineType",
+            "networkInterfaces.network",
+            "networkInterfaces.subnetwork",
+            "disks.source",
+            "disks.initializeParams.diskType",
+            "guestAccelerators.acceleratorType",
+            "resourcePolicies",
+        ),
+        compute_machines.complete_instance,
+        defaults=compute_machines.INSTANCE_DEFAULTS,
+        check=compute_machines.check_instance,
+    ),
+    _row("instanceTemplates", ("properties.networkInterfaces.network", "properties.networkInterfaces.subnetwork")),
+    _row("regions", built_in=compute_catalogue.regions, show=_shown_region),
+    _row("zones", built_in=compute_catalogue.zones),
+    _row("machineTypes", built_in=compute_catalogue.machine_types),
+    _row("acceleratorTypes", built_in=compute_catalogue.accelerator_types),
+    _row("diskTypes", built_in=compute_catalogue.disk_types),
 )
 
 SERVICE = Service(
     name="compute",
-    every=_ANY,
+    every=replace(_ANY, fill=_within_quota(None)),
     kinds=_KINDS,
-    methods={f"{collection}.setLabels": _set_labels for collection in _LABELLED},
-    operations=Style(in_scope, nothing, whole=compute_operation),
-    stamp=_stamp,
+    methods={"projects.get": _get_project, **compute_verbs.METHODS},
+    effects={"delete": _delete},
+    operations=Style(in_scope, nothing, whole=_operation),
+    stamp=compute_identity.stamp,
     merge_patch=True,
 )
