@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from orchestra_lib.local.control.server import listening_socket, uvicorn_server
 
 TOKEN = "the-operators-token"
 PROJECT = "cherry-ai-project"
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,22 @@ class Reply:
         return self.body["error"]["message"]
 
 
+def send(
+    url: str, http_method: str, path: str, content: bytes | None = None, *, host: str = "", token: str | None = None
+) -> Reply:
+    """One HTTP request on a connection of its own."""
+    headers = {"Content-Type": "application/json"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    headers |= {"Host": host} if host else {}
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=10)
+    try:
+        connection.request(http_method, path, content, headers)
+        answer = connection.getresponse()
+        return Reply(answer.status, json.loads(answer.read()))
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class Server:
     """A running control plane: where it listens, and the object behind it."""
@@ -48,16 +63,8 @@ class Server:
         self, http_method: str, path: str, body: Any = None, *, host: str = "", token: str | None = TOKEN
     ) -> Reply:
         """One request; ``path`` begins with the service's name unless a host is given."""
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {token}"} if token else {}
-        headers |= {"Host": host} if host else {}
-        content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", content, headers, method=http_method)
-        try:
-            with _OPENER.open(request, timeout=10) as answer:
-                return Reply(answer.status, json.loads(answer.read()))
-        except urllib.error.HTTPError as error:
-            return Reply(error.code, json.loads(error.read()))
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        return send(self.url, http_method, path, content, host=host, token=token)
 
     def get(self, path: str) -> Reply:
         return self.send("GET", path)

@@ -141,7 +141,7 @@ class ControlPlane:
         found = own.get(method.id) or own.get(method.short_id)
         if found:
             return found
-        if operation_methods.COLLECTION in method.template[-2:]:
+        if operation_methods.is_about_operations(method):
             return operation_methods.handler(method)
         if method.name in POLICY_METHODS:
             return POLICY_METHODS[method.name]

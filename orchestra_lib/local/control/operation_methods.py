@@ -15,7 +15,12 @@ COLLECTION = "operations"
 
 def handler(method: Method) -> Handler | None:
     """The handler of a method on operations; None when it is about something else."""
-    return _METHODS.get(method.name) if COLLECTION in method.template[-2:] else None
+    return _METHODS.get(method.name) if is_about_operations(method) else None
+
+
+def is_about_operations(method: Method) -> bool:
+    """Whether a method's path names operations: ``operations``, ``operations/*`` or compute's ``operations/*/wait``."""
+    return COLLECTION in method.template[-3:]
 
 
 def _get(call: Call) -> Body:

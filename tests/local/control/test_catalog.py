@@ -77,7 +77,7 @@ def test_what_is_no_call_is_not_found(whole):
 
 
 def test_lookup_takes_well_under_a_millisecond(whole):
-    path = tuple(["compute", "v1", "projects", "p", "regions", "r", "subnetworks", "s", "setPrivateIpGoogleAccess"])
+    path = ("compute", "v1", "projects", "p", "regions", "r", "subnetworks", "s", "setPrivateIpGoogleAccess")
     started = time.perf_counter()
     for _ in range(1000):
         assert whole.find("compute", "POST", path)
