@@ -28,13 +28,13 @@ Opened = Callable[..., MemoryPhase]
 @pytest.fixture
 def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """Opens the phase in a home of its own, against the pair's databases and with few lists and queries."""
-    shutil.copytree(PARAMETERS.parent, tmp_path / "parameters")
+    shutil.copytree(PARAMETERS, tmp_path / "parameters")
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
 
     def phase(environment: str = "local", **parameters: object) -> MemoryPhase:
-        content = yaml.safe_load(PARAMETERS.read_text())
+        content = yaml.safe_load((PARAMETERS / "local.yaml").read_text())
         content["environment"]["name"] = environment
         content["memory"]["source"]["dsn"] = pair.source
         content["memory"]["target"]["dsn"] = pair.target
