@@ -179,7 +179,7 @@ def worded(control: ControlPlane, words: str, key: str, **more: str) -> str:
         project=project,
         number=control.projects.number(project) if project else "",
         location=place,
-        noun=snake(re.sub("s$", "", re.sub("(ss|x|ch)es$", r"\1", re.sub("ies$", "y", parts[-2]))))
+        noun=snake(re.sub("(?<!s)s$", "", re.sub("(ss|x|ch)es$", r"\1", re.sub("ies$", "y", parts[-2]))))
         if len(parts) > 1
         else "",
         **more,

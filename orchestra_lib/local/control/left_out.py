@@ -1,4 +1,4 @@
-"""Methods that Google serves and its discovery documents leave out, in the form of such a document.
+"""Methods and values that Google serves and its discovery documents leave out, in the form of such a document.
 
 ``generateClientCertificate`` stands in AlloyDB's protocol buffers and in its generated clients.
 https://cloud.google.com/alloydb/docs/reference/rpc/google.cloud.alloydb.v1beta#alloydbadmin
@@ -49,10 +49,17 @@ SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     }
 }
 
+ENUM_VALUES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "compute": (("RouterNat", "natIpAllocateOption", "USE_SHARED_RANGES"),),
+}
+"""By service: schema, field and a value that the service was seen to take."""
+
 
 def completed(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The document with what was left out of it."""
     service, version = document["name"], document["version"]
+    for schema, field, value in ENUM_VALUES.get(service, ()):
+        document["schemas"][schema]["properties"][field]["enum"].append(value)
     if service not in METHODS:
         return document
     methods = {raw["id"]: {**raw, "path": raw["path"].replace("{version}", version)} for raw in METHODS[service]}

@@ -5,6 +5,7 @@ https://cloud.google.com/vpc/docs/vpc
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestra_lib.local.control import standard
 from orchestra_lib.local.control.call import Call, compute_timestamp
 from orchestra_lib.local.control.kinds import Body, fill_missing
+from orchestra_lib.local.control.operation_styles import COMPUTE_BASE
 from orchestra_lib.local.control.operations import Record
 from orchestra_lib.local.control.services.compute_identity import identify, invalid, key_of_url, url
 
@@ -250,12 +252,13 @@ def peering(name: str, network: str, now: float, *, connected: bool, given: Body
     return body
 
 
-def connect_producer(control: ControlPlane, network_key: str, name: str, producer_project: str) -> None:
-    """Peer a network with the one of a service producer (private services access). It is there at once."""
+def connect_producer(control: ControlPlane, network_key: str, name: str) -> None:
+    """Peer a network with the one that the producer of a service keeps for it in a project of its own."""
     row = control.store.get(network_key)
     if row is None or any(known["name"] == name for known in row.body.get("peerings", ())):
         return
-    link = f"https://www.googleapis.com/compute/v1/projects/{producer_project}/global/networks/servicenetworking"
+    tenant = hashlib.sha256(network_key.encode()).hexdigest()[:16]
+    link = f"{COMPUTE_BASE}/projects/{tenant}p-tp/global/networks/servicenetworking"
     given = {"exportSubnetRoutesWithPublicIp": False}
     entry = peering(name, link, control.clock(), connected=True, given=given)
     control.store.put(network_key, {**row.body, "peerings": [*row.body.get("peerings", ()), entry]})

@@ -170,6 +170,7 @@ def _remove_peering(call: Call) -> Body:
     gone = next((known for known in row.body.get("peerings", ()) if known["name"] == name), None)
     if gone is None:
         raise Fault("INVALID_ARGUMENT", f"There is no peering '{name}' in this network.", reason="invalid")
+    call.control.store.remove(f"servicenetworking/{call.path}/connections/{name}")
     peer = key_of_url(call.control, gone["network"], call.project)
     peer_row = call.control.store.get(peer)
     if peer_row:

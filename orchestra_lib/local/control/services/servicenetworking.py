@@ -14,6 +14,7 @@ from orchestra_lib.local.control.faults import Fault, bad_field
 from orchestra_lib.local.control.kinds import Body, Service, not_found
 from orchestra_lib.local.control.operation_styles import bare, nothing
 from orchestra_lib.local.control.operations import Record, Style
+from orchestra_lib.local.control.services import compute_networks
 
 _CONNECTION = "type.googleapis.com/google.cloud.servicenetworking.v1.Connection"
 _STILL_USED = (
@@ -86,6 +87,7 @@ def _delete(call: Call) -> Body:
 
 def _take_connection(control: Any, record: Record) -> None:
     control.store.put(record["target"], record["after"])
+    compute_networks.connect_producer(control, *_network_and_peering(record["target"]))
 
 
 def _drop_connection(control: Any, record: Record) -> None:
@@ -98,6 +100,12 @@ def _drop_connection(control: Any, record: Record) -> None:
         if named and references.key_of(control, "compute", named, project) == network:
             raise Fault("FAILED_PRECONDITION", _STILL_USED)
     control.store.remove(record["target"])
+    compute_networks.disconnect_producer(control, *_network_and_peering(record["target"]))
+
+
+def _network_and_peering(key: str) -> tuple[str, str]:
+    network, peering = key.rsplit("/connections/", 1)
+    return network.replace("servicenetworking/", "compute/", 1), peering
 
 
 def _network(call: Call, name: str) -> str:
