@@ -1,4 +1,4 @@
-"""The command line: ``python -m orchestra_lib migrate | status | runs | audit verify | local …``.
+"""The command line: ``python -m orchestra_lib migrate | status | runs | audit verify | export | local …``.
 
 Exit codes: 0 done, 1 a gate or check failed, 2 wrong usage or parameters, 3 the target could not be reached,
 130 interrupted.
@@ -81,6 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_audit)
 
+    command = commands.add_parser("export", help="hand what the runbooks made to a Terraform team")
+    command.add_argument("format", choices=("terraform",))
+    command.add_argument(
+        "directory", type=Path, metavar="DIR", help="a new or empty folder, or that of an earlier export"
+    )
+    command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
+    command.add_argument(
+        "--phase", metavar="NN", help="this phase alone, e.g. 01 (default: all that changed something)"
+    )
+    command.set_defaults(run=_export)
+
     local_program.add_arguments(commands.add_parser("local", help="the local target"))
     return parser
 
@@ -152,3 +163,13 @@ def _told(found: audit.Verification) -> str:
     if found.ok and not found.entries:
         return "no run has been sealed yet: there is nothing to hold against the ledger"
     return f"{found.entries} entries, {'every file as it was sealed' if found.ok else 'NOT as sealed'}"
+
+
+def _export(options: argparse.Namespace) -> int:
+    from orchestra_lib.cloud.terraform import export_terraform  # Google's clients take a second to import
+
+    done = export_terraform(options.directory, options.environment, options.phase)
+    sys.stdout.write(f"{done.directory}: {done.resources} resources, each with its import\n")
+    if done.incomplete:
+        sys.stdout.write(f"{done.incomplete} of them lack something: {done.directory / 'README.md'} says what\n")
+    return 0
