@@ -2,6 +2,7 @@
 
 ``generateClientCertificate`` stands in AlloyDB's protocol buffers and in its generated clients.
 https://cloud.google.com/alloydb/docs/reference/rpc/google.cloud.alloydb.v1beta#alloydbadmin
+Operations on Cloud Build's worker pools have names below the pool, and are read there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _CLUSTER = {"location": "path", "pattern": "^projects/[^/]+/locations/[^/]+/clusters/[^/]+$", "required": True}
+_POOL_OPERATION = {"location": "path", "required": True}
+_POOL_OPERATION |= {"pattern": "^projects/[^/]+/locations/[^/]+/workerPools/[^/]+/operations/[^/]+$"}
 _TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
 
 METHODS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
@@ -22,7 +25,16 @@ METHODS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
             "request": {"$ref": "GenerateClientCertificateRequest"},
             "response": {"$ref": "GenerateClientCertificateResponse"},
         },
-    )
+    ),
+    "cloudbuild": (
+        {
+            "id": "cloudbuild.projects.locations.workerPools.operations.get",
+            "httpMethod": "GET",
+            "path": "{version}/{+name}",
+            "parameters": {"name": _POOL_OPERATION},
+            "response": {"$ref": "Operation"},
+        },
+    ),
 }
 """By service; ``{version}`` stands for the version of the document that it is added to."""
 

@@ -216,7 +216,7 @@ SERVICE = Service(
             fill=_fill_deny_policy,
             operation_done=True,
             delete_answers="resource",
-            mutable=frozenset({"name"}),
+            mutable=frozenset({"name", "uid"}),  # written again as they were
             not_found='Policy "{path}" not found.',
             exists='Policy "{path}" already exists.',
         ),
