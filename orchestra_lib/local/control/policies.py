@@ -42,7 +42,7 @@ def set_policy(call: Call) -> Body:
             "Specified policy version (" + str(given.get("version", 1)) + ") cannot be less than 3: it has conditions.",
         )
     bindings = [{**binding} for binding in given.get("bindings", []) if binding.get("members")]
-    policy: Body = {"version": given.get("version") or 1}
+    policy: Body = {"version": _WITH_CONDITIONS if _conditional(given) else 1}
     if bindings:
         policy["bindings"] = bindings
     if given.get("auditConfigs"):
