@@ -251,8 +251,13 @@ class PeeringAccess(Standard):
         return at.call("create", f"{at.wanted.parent}/connections", at.wanted.body)
 
     def update(self, at: Reached, live: Live, fields: list[str]) -> Answer:
-        """Give the connection other ranges."""
-        return at.call("patch", live.name, at.wanted.body, {"updateMask": "reservedPeeringRanges", "force": "true"})
+        """Give the connection other ranges; its network stands in the body, its name matters to nobody."""
+        return at.call(
+            "patch",
+            f"{at.wanted.parent}/connections/-",
+            at.wanted.body,
+            {"updateMask": "reservedPeeringRanges", "force": "true"},
+        )
 
     def delete(self, at: Reached, live: Live) -> Answer:
         """Disconnect."""

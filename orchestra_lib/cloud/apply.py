@@ -14,6 +14,7 @@ import stamina
 
 from orchestra_lib.cloud import access
 from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
+from orchestra_lib.cloud.diff import is_rows
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.plan import CloudPlan, Step, comparison
@@ -151,9 +152,11 @@ class _Execution:
         change = self._journal.begin(self._run_id, Verb.CREATE, wanted, None)
 
         def attempt(number: int) -> tuple[Live, bool]:
-            there = access.read(self._client, wanted) if number > 1 else None
+            # What is not told apart by an id of ours is made a second time without a word: look before every attempt.
+            look = number > 1 or KINDS[wanted.kind].found_by or KINDS[wanted.kind].identity
+            there = access.read(self._client, wanted) if look else None
             if there is not None:
-                return there, False  # an earlier attempt made it, though its answer was lost
+                return there, number == 1  # later: an earlier attempt made it, though its answer was lost
             try:
                 self._wait(change, access.create(self._client, wanted, _request_id(change)))
             except CloudRefused as error:
@@ -164,7 +167,7 @@ class _Execution:
             return self._visible(wanted), False
 
         live, adopted = self._journalled(change, attempt)
-        self._require_arrived(change, wanted, live)
+        self._require_arrived(change, wanted, live, adopted=adopted)
         self._journal.done(change, live, adopted=adopted)
         return live, adopted
 
@@ -249,15 +252,21 @@ class _Execution:
                 )
         return live
 
-    def _require_arrived(self, change: RecordedChange, wanted: Resource, live: Live) -> None:
+    def _require_arrived(self, change: RecordedChange, wanted: Resource, live: Live, *, adopted: bool = False) -> None:
         left = self._left(wanted, live, None)
-        if left:
-            message = (
-                f"{change.verb} {wanted.key}: the call succeeded, but reading it back shows other values "
-                f"({'; '.join(f'{d.path} is {d.before!r}, wanted {d.after!r}' for d in left)})"
+        if not left:
+            return
+        values = "; ".join(f"{diff.path} is {diff.before!r}, wanted {diff.after!r}" for diff in left)
+        self._journal.failed(change, values, None if adopted else live)
+        if adopted:
+            raise GateFailed(
+                f"{wanted.key} has appeared since the plan was made and differs ({values}): make a new plan"
             )
-            self._journal.failed(change, message, live)
-            raise CloudRefused(message, status=409, reason="readBackDiffers")
+        raise CloudRefused(
+            f"{change.verb} {wanted.key}: the call succeeded, but reading it back shows other values ({values})",
+            status=409,
+            reason="readBackDiffers",
+        )
 
     def _left(self, wanted: Resource, live: Live, fields: Iterable[str] | None) -> list[Any]:
         diffs = comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body)
@@ -320,6 +329,8 @@ def _merged(wanted: Mapping[str, Any], live: Mapping[str, Any], fields: Iterable
 def _over(wanted: Any, live: Any) -> Any:
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         return {**live, **{name: _over(value, live.get(name)) for name, value in wanted.items()}}
+    if is_rows(wanted) and is_rows(live) and len(wanted) == len(live):
+        return [_over(row, there) for row, there in zip(wanted, live, strict=True)]
     return wanted
 
 

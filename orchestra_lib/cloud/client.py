@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from orchestra_lib.cloud.refusals import CloudRefused, failed_operation, refusal
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.errors import TargetUnreachable
 
+# It warns of every 403, which for us is often just the answer: what is wrong is raised, with more words.
+logging.getLogger("googleapiclient.http").setLevel(logging.ERROR)
 _CALL_TIMEOUT_SECONDS = 60.0
 # Operations of Google Cloud take from a second to a quarter of an hour: look often at first, then every second.
 _FIRST_LOOK_SECONDS, _LOOKS_GROW_BY, _LONGEST_WAIT_SECONDS = 0.05, 1.5, 1.0

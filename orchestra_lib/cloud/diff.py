@@ -33,6 +33,11 @@ class FieldDiff:
         return f"{self.path}: {_short(self.before)} → {_short(self.after)}"
 
 
+def is_rows(value: Any) -> bool:
+    """Whether a value is a list of messages."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(row, Mapping) for row in value)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How values are compared: ``aliases`` are other spellings of names (a project's number), ``sets`` unordered."""
@@ -68,8 +73,8 @@ class Comparison:
     def _of_value(self, path: str, wanted: Any, live: Any, applied: Any) -> list[FieldDiff]:
         if isinstance(wanted, Mapping) and isinstance(live, Mapping):
             return self._of_mapping(path, wanted, live, applied if isinstance(applied, Mapping) else {})
-        if _is_rows(wanted) and _is_rows(live) and len(wanted) == len(live):
-            before = applied if _is_rows(applied) and len(applied) == len(wanted) else [{}] * len(wanted)
+        if is_rows(wanted) and is_rows(live) and len(wanted) == len(live):
+            before = applied if is_rows(applied) and len(applied) == len(wanted) else [{}] * len(wanted)
             rows = zip(wanted, live, before, strict=True)
             return [diff for index, row in enumerate(rows) for diff in self._of_mapping(f"{path}[{index}]", *row)]
         return [] if self._same(path, wanted, live) else [FieldDiff(path, live, wanted)]
@@ -92,10 +97,6 @@ class Comparison:
             if plain == other or plain.startswith(f"{other}/"):
                 return name + plain[len(other) :]
         return plain
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(row, Mapping) for row in value)
 
 
 def _is_empty(value: Any) -> bool:

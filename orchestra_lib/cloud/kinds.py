@@ -36,6 +36,7 @@ class Kind:
     extra: tuple[tuple[str, str], ...] = ()  # query parameters of create and update
     fixed: frozenset[str] = frozenset()  # cannot be changed in place, beyond what the document calls immutable
     identity: frozenset[str] = frozenset()  # fields of the body that say which resource it is
+    generated: frozenset[str] = frozenset()  # fields of nested messages that the service names by itself
     sets: frozenset[str] = frozenset()  # lists whose order means nothing
     holds_data: bool = False  # deleting it destroys what people put there
     undelete: bool = False  # deleted ones stay for a time and keep their id
@@ -240,6 +241,7 @@ _ROWS = (
         "monitoring.v3",
         "monitoring.projects.alertPolicies",
         found_by="displayName",
+        generated=frozenset({"name"}),
         permission="monitoring.alertPolicies",
     ),
     Kind(

@@ -13,7 +13,7 @@ from orchestra_lib.cloud.client import Client, Snapshot
 from orchestra_lib.cloud.diff import Comparison, FieldDiff
 from orchestra_lib.cloud.discovery import has_method, immutable_fields, method, without_output_only
 from orchestra_lib.cloud.kinds import KINDS, Kind
-from orchestra_lib.cloud.resource import Live, Resource, references, resolve
+from orchestra_lib.cloud.resource import UNKNOWN, Live, Resource, references, resolve
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.plan import Change, Plan, Verb
@@ -153,7 +153,9 @@ def read_live(client: Client, resources: Sequence[Resource]) -> dict[str, Live |
             closed |= _closes(wanted, live[wanted.key])
     rest = [replace(one, body=resolve(one.body, live)) for one in resources if one.key not in live]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda one: None if _is_closed(one, closed) else access.read(snapshot, one), rest)
+        found = pool.map(
+            lambda one: None if _is_closed(one, closed) or _is_nameless(one) else access.read(snapshot, one), rest
+        )
         live.update(zip((one.key for one in rest), found, strict=True))
     return live
 
@@ -174,6 +176,11 @@ def fixed_fields(kind: Kind) -> frozenset[str]:
 def _is_closed(wanted: Resource, closed: Collection[str]) -> bool:
     project = f"projects/{wanted.parent.split('/')[1]}" if wanted.parent.startswith("projects/") else ""
     return project in closed or f"{project} {KINDS[wanted.kind].service}" in closed
+
+
+def _is_nameless(wanted: Resource) -> bool:
+    """Whether what says which resource it is holds a value that is not known before another one exists."""
+    return any(wanted.body.get(name) == UNKNOWN for name in KINDS[wanted.kind].identity)
 
 
 def _closes(wanted: Resource, live: Live | None) -> set[str]:

@@ -64,25 +64,36 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
         return None if live is None else Step(replace(last, needs=needs), Verb.DELETE, live)
     kind = KINDS[last.kind]
     if live is None:
+        if kind.create is None:
+            return None  # it came with its project and is gone with it
         return Step(replace(last, body=_writable(last, before), needs=needs), Verb.CREATE, None)
     touched = dict.fromkeys(name for change in changes for name in change.fields)
     kept = {name: value for name, value in last.body.items() if name in kind.identity}
-    body = {**kept, **{name: before[name] for name in touched if name in before}}
-    diffs = comparison(kind, {}).differences(body, live.body, {name: live.body.get(name) for name in touched})
+    old = _writable(last, before)
+    body = {**kept, **{name: old[name] for name in touched if name in old}}
+    cleared = {name: live.body.get(name) for name in touched if name not in body}
+    diffs = comparison(kind, {}).differences(body, live.body, cleared)
     if not diffs:
         return None
     in_place = not {diff.field for diff in diffs} & fixed_fields(kind)
-    wanted = replace(last, body=body if in_place else _writable(last, before), needs=needs)
+    wanted = replace(last, body=body if in_place else old, needs=needs)
     return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, live, diffs)
 
 
 def _writable(wanted: Resource, body: Mapping[str, Any]) -> dict[str, Any]:
     """A live body as it can be sent again."""
     kind = KINDS[wanted.kind]
+    body = {name: _without(value, kind.generated) for name, value in body.items()}
     call = f"{kind.collection}.get"
     if kind.access in ("standard", "service account", "project") and has_method(kind.api, call):
         return without_output_only(kind.api, str(method(kind.api, call).response), body)
     return dict(body)
+
+
+def _without(value: Any, names: Collection[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without(item, names) for name, item in value.items() if name not in names}
+    return [_without(item, names) for item in value] if isinstance(value, list) else value
 
 
 def _standalone(resource: Resource, among: Mapping[str, Any]) -> Resource:

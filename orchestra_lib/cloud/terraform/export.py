@@ -50,30 +50,36 @@ def export_terraform(directory: Path, environment: str, phase: str | None = None
     journal have no end or nothing of it exists, TargetUnreachable when the live state cannot be read.
     """
     loaded = settings.load(environment)
-    found = _journals(loaded, phase)
-    sources = [_source(name, path) for name, path in found]
-    journals = [Journal(path) for _, path in found]
+    paths = _journals(loaded, phase)
+    return export_journals(directory, loaded, paths, Client(connect(loaded)))
+
+
+def export_journals(directory: Path, loaded: Settings, paths: Mapping[str, Path], client: Client) -> Export:
+    """Write the export of these journals, by phase, as :func:`export_terraform` does."""
+    sources = [_source(phase, path) for phase, path in sorted(paths.items())]
+    journals = [Journal(source.path) for source in sources]
     _refuse_open_changes(journals)
-    recorded = _recorded(journals)
-    origin, live = _read(Client(connect(loaded)), loaded, recorded, sources)
+    origin, live = _read(client, loaded, _recorded(journals), sources)
     converted = convert(live)
     if not converted:
-        raise GateFailed(f"nothing that the journals of {environment} name exists any more: there is nothing to export")
+        names = ", ".join(str(source.path) for source in sources)
+        raise GateFailed(f"nothing that {names} says was made exists any more: there is nothing to export")
+    origin = replace(origin, failed=_failed(journals))
     folder.write(directory, render(converted, origin))
     return Export(directory, len(converted), sum(bool(one.notes) for one in converted))
 
 
-def _journals(loaded: Settings, phase: str | None) -> list[tuple[str, Path]]:
-    """The phases that have a journal, in their order, and where it lies."""
+def _journals(loaded: Settings, phase: str | None) -> dict[str, Path]:
+    """Where the journals lie, by phase."""
     name, local = loaded.environment.name, loaded.environment.kind == "local"
     pattern = journal_path(name, phase or _ANY_PHASE, local=local)
-    paths = sorted(pattern.parent.glob(pattern.name))
+    paths = {path.name.split(".")[-2]: path for path in pattern.parent.glob(pattern.name)}
     if not paths:
         raise ParameterError(
             f"environment {name} has no journal of {f'phase {phase}' if phase else 'any phase'} ({pattern}): "
             "nothing was applied, so there is nothing to export"
         )
-    return [(path.name.split(".")[-2], path) for path in paths]
+    return paths
 
 
 def _source(phase: str, path: Path) -> Source:
@@ -92,6 +98,12 @@ def _refuse_open_changes(journals: Sequence[Journal]) -> None:
                 f"{journal.path} has {len(keys)} changes of which nobody wrote how they ended ({', '.join(keys[:3])}): "
                 "run the phase again, which finds out, then export"
             )
+
+
+def _failed(journals: Sequence[Journal]) -> tuple[str, ...]:
+    """The resources whose last change failed, and why."""
+    last = {change.wanted.key: change for journal in journals for change in journal.changes}
+    return tuple(f"{key}: {one.message}" for key, one in sorted(last.items()) if one.event is Event.FAILED)
 
 
 def _recorded(journals: Sequence[Journal]) -> list[_Recorded]:

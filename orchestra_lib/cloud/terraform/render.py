@@ -81,6 +81,7 @@ class Origin:
     adopted: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     drifted: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 def render(converted: Sequence[Converted], origin: Origin) -> dict[str, str]:
@@ -157,6 +158,7 @@ def _gaps(converted: Sequence[Converted], origin: Origin) -> str:
         ("Not said, because the provider cannot or because it is secret", unsaid),
         ("Different now from what was applied last: the first plan would change it back", origin.drifted),
         ("Applied once and gone since: not exported", origin.gone),
+        ("The last change failed: exported as applied before, if it ever was", origin.failed),
         ("There before the runbooks and taken over as they were: exported with the rest", origin.adopted),
     )
     return "".join(f"\n## {title}\n\n" + "".join(f"- {line}\n" for line in lines) for title, lines in sections if lines)

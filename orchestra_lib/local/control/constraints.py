@@ -89,9 +89,12 @@ RULES = (
 )
 
 
-def check_policies(call: Call, key: str, body: Body) -> None:
-    """Raise Fault (FAILED_PRECONDITION) for a create or update that an organisation policy forbids."""
-    project = call.project
+def check_policies(call: Call, key: str, body: Body, project: str | None = None) -> None:
+    """Raise Fault (FAILED_PRECONDITION) for a create or update that an organisation policy forbids.
+
+    ``project`` is the one whose policies hold, where the path of the call names none.
+    """
+    project = project or call.project
     if project is None:
         return
     service, collection = call.service, key.split("/")[-2]

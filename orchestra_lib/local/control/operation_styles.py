@@ -107,6 +107,7 @@ def generic(_control: ControlPlane, record: Record) -> dict[str, Any]:
 
 # --- compute ------------------------------------------------------------------------------------------------------
 
+_COMPUTE_CODES = {"backendError": "INTERNAL_ERROR"}
 _HTTP_WORDS = {400: "BAD REQUEST", 403: "FORBIDDEN", 404: "NOT FOUND", 409: "CONFLICT", 500: "INTERNAL SERVER ERROR"}
 
 
@@ -135,7 +136,8 @@ def compute_operation(_control: ControlPlane, record: Record) -> dict[str, Any]:
         result["endTime"] = compute_timestamp(record["ended"])
     if record["error"]:
         status = record["error"]["http"]
-        code = snake(record["error"]["reason"]).upper()
+        reason = record["error"]["reason"]
+        code = _COMPUTE_CODES.get(reason) or snake(reason).upper()
         result["error"] = {"errors": [{"code": code, "message": record["error"]["message"]}]}
         result["httpErrorStatusCode"] = status
         result["httpErrorMessage"] = _HTTP_WORDS.get(status, "BAD REQUEST")
