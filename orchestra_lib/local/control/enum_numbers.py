@@ -1,7 +1,7 @@
 """Enum values whose number is not their place in the discovery document, by service, message and field.
 
 The documents list values without their numbers; nearly always in the order of the numbers. The exceptions were read
-from the descriptors of the google-cloud packages (a test compares all of them).
+from the descriptors of the google-cloud packages (a test compares those of the packages that are installed).
 """
 
 from __future__ import annotations
@@ -9,6 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _Numbers = Mapping[str, int]
+_LAUNCH_STAGES = {
+    "EARLY_ACCESS": 1,
+    "ALPHA": 2,
+    "BETA": 3,
+    "GA": 4,
+    "DEPRECATED": 5,
+    "UNIMPLEMENTED": 6,
+    "PRELAUNCH": 7,
+}
 
 _ROWS: tuple[tuple[str, tuple[str, ...], _Numbers], ...] = (
     ("aiplatform", ("AuthConfig.authType",), {"OAUTH": 6, "OIDC_AUTH": 8}),
@@ -118,6 +127,95 @@ _ROWS: tuple[tuple[str, tuple[str, ...], _Numbers], ...] = (
         {"SUCCESS": 1, "FAILED": 2, "PARTIAL_SUCCESS": 3, "NOT_STARTED": 4, "IN_PROGRESS": 5},
     ),
     (
+        "cloudbuild",
+        ("Build.status", "BuildStep.status"),
+        {
+            "QUEUED": 1,
+            "WORKING": 2,
+            "SUCCESS": 3,
+            "FAILURE": 4,
+            "INTERNAL_ERROR": 5,
+            "TIMEOUT": 6,
+            "CANCELLED": 7,
+            "PENDING": 10,
+        },
+    ),
+    ("cloudbuild", ("BuildApproval.state",), {"CANCELLED": 5}),
+    ("cloudbuild", ("BuildOptions.logging",), {"NONE": 4, "CLOUD_LOGGING_ONLY": 5}),
+    (
+        "cloudbuild",
+        ("BuildOptions.machineType",),
+        {"E2_HIGHCPU_8": 5, "E2_HIGHCPU_32": 6, "E2_MEDIUM": 7, "E2_STANDARD_2": 11},
+    ),
+    ("cloudbuild", ("BuildOptions.requestedVerifyOption",), {"BEST_EFFORT": 3}),
+    ("cloudbuild", ("InstallationState.stage",), {"COMPLETE": 10}),
+    (
+        "logging",
+        (
+            "MetricDescriptor.launchStage",
+            "MetricDescriptorMetadata.launchStage",
+            "MonitoredResourceDescriptor.launchStage",
+        ),
+        _LAUNCH_STAGES,
+    ),
+    (
+        "monitoring",
+        ("Aggregation.crossSeriesReducer",),
+        {
+            "REDUCE_FRACTION_TRUE": 8,
+            "REDUCE_PERCENTILE_99": 9,
+            "REDUCE_PERCENTILE_95": 10,
+            "REDUCE_PERCENTILE_50": 11,
+            "REDUCE_PERCENTILE_05": 12,
+            "REDUCE_COUNT_FALSE": 15,
+        },
+    ),
+    (
+        "monitoring",
+        ("Aggregation.perSeriesAligner",),
+        {
+            "ALIGN_MIN": 10,
+            "ALIGN_MAX": 11,
+            "ALIGN_MEAN": 12,
+            "ALIGN_COUNT": 13,
+            "ALIGN_SUM": 14,
+            "ALIGN_STDDEV": 15,
+            "ALIGN_COUNT_TRUE": 16,
+            "ALIGN_FRACTION_TRUE": 17,
+            "ALIGN_PERCENTILE_99": 18,
+            "ALIGN_PERCENTILE_95": 19,
+            "ALIGN_PERCENTILE_50": 20,
+            "ALIGN_PERCENTILE_05": 21,
+            "ALIGN_PERCENT_CHANGE": 23,
+            "ALIGN_COUNT_FALSE": 24,
+        },
+    ),
+    ("monitoring", ("AlertStrategy.notificationPrompts",), {"CLOSED": 3}),
+    (
+        "monitoring",
+        (
+            "MetricDescriptor.launchStage",
+            "MetricDescriptorMetadata.launchStage",
+            "MonitoredResourceDescriptor.launchStage",
+            "NotificationChannelDescriptor.launchStage",
+        ),
+        _LAUNCH_STAGES,
+    ),
+    (
+        "monitoring",
+        ("ResponseStatusCode.statusClass",),
+        {
+            "STATUS_CLASS_1XX": 100,
+            "STATUS_CLASS_2XX": 200,
+            "STATUS_CLASS_3XX": 300,
+            "STATUS_CLASS_4XX": 400,
+            "STATUS_CLASS_5XX": 500,
+            "STATUS_CLASS_ANY": 1000,
+        },
+    ),
+    ("monitoring", ("Threshold.color",), {"YELLOW": 4, "RED": 6}),
+    ("monitoring", ("UptimeCheckConfig.checkerType",), {"VPC_CHECKERS": 3}),
+    (
         "run",
         ("Condition.reason",),
         {
@@ -148,7 +246,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], _Numbers], ...] = (
             "SubmitBuildRequest.releaseTrack",
             "WorkerPool.launchStage",
         ),
-        {"EARLY_ACCESS": 1, "ALPHA": 2, "BETA": 3, "GA": 4, "DEPRECATED": 5, "UNIMPLEMENTED": 6, "PRELAUNCH": 7},
+        _LAUNCH_STAGES,
     ),
 )
 
