@@ -126,7 +126,11 @@ class ControlPlane:
         with self.writing():
             return {
                 "organization": f"organizations/{self.organization.id}",
-                "resources": {row.key: row.body for row in self.store.below("", even_deleted=True)},
+                "resources": {
+                    row.key: row.body
+                    for row in self.store.below("", even_deleted=True)
+                    if row.key.split("/", 1)[0] in self.services
+                },
                 "operations": {record["key"]: operations.shown(self, record) for record in self.store.operations("")},
                 "injected": self.injected.model_dump(),
             }

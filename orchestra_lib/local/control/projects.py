@@ -81,19 +81,22 @@ class Projects:
         its id and by its number, and do not say which number belongs to it.
         """
         project_id = self.id(id_or_number)
-        if project_id.isdigit() and not self.exists(project_id) and self._last_named:
-            self._renumber(self._last_named, project_id)
-            project_id = self._last_named
-        elif not self.exists(project_id):
-            self.create(project_id, now)
+        if not self.exists(project_id):
+            if project_id.isdigit() and self._renumber(self._last_named, project_id):
+                project_id = self._last_named
+            else:
+                self.create(project_id, now)
         self._last_named = project_id
         return project_id
 
-    def _renumber(self, project_id: str, number: str) -> None:
+    def _renumber(self, project_id: str, number: str) -> bool:
+        """Give a project the number that a caller knows; False if there is none, or a caller knew another one."""
         row = self._control.store.get(f"{COLLECTION}/{project_id}", even_deleted=True)
-        if row:
-            self._control.store.put(row.key, row.body, {**row.hidden, "number": number})
-            self._numbers[project_id] = number
+        if row is None or row.hidden.get("number_was_given"):
+            return False
+        self._control.store.put(row.key, row.body, {**row.hidden, "number": number, "number_was_given": True})
+        self._numbers[project_id] = number
+        return True
 
     def enabled(self, project_id: str, service: str) -> bool:
         """Whether the project has the service (``alloydb``) enabled."""

@@ -114,7 +114,11 @@ def test_a_quota_that_is_used_up_refuses(fresh):
             "iam",
             f"/iam/v1/projects/{PROJECT}/locations/global/workloadIdentityPools/pool/providers"
             "?workloadIdentityPoolProviderId=github",
-            {"oidc": {"issuerUri": "https://token.actions.githubusercontent.com"}},
+            {
+                "attributeMapping": {"google.subject": "assertion.sub"},
+                "attributeCondition": "assertion.repository_owner_id == '1'",
+                "oidc": {"issuerUri": "https://token.actions.githubusercontent.com"},
+            },
         ),
     ],
     ids=["locations", "ingress", "issuers"],

@@ -1,0 +1,40 @@
+"""Clients at the same time: each sees whole requests, and of two that want the same, one gets it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from control_plane import PROJECT
+
+SECRETS = f"/secretmanager/v1/projects/{PROJECT}/secrets"
+
+
+def test_of_many_that_create_the_same_one_succeeds(fresh):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: fresh.post(f"{SECRETS}?secretId=s", {}).status, range(16)))
+    assert sorted(answers) == [200] + [409] * 15
+
+
+def test_of_many_that_read_modify_and_write_none_is_lost(fresh):
+    fresh.post(f"{SECRETS}?secretId=s", {})
+
+    def add(number: int) -> int:
+        tries = 0
+        while True:
+            tries += 1
+            secret = fresh.get(f"{SECRETS}/s").body
+            labels = {**secret.get("labels", {}), f"l{number}": "x"}
+            body = {"labels": labels, "etag": secret["etag"]}
+            if fresh.patch(f"{SECRETS}/s?updateMask=labels", body).status == 200:
+                return tries
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(add, range(18)))
+    assert len(fresh.get(f"{SECRETS}/s").body["labels"]) == 18
+
+
+def test_many_creates_are_all_there(fresh):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: fresh.post(f"{SECRETS}?secretId=s{n}", {}).status, range(100)))
+    assert set(answers) == {200}
+    assert len(fresh.get(f"{SECRETS}?pageSize=1000").body["secrets"]) == 100

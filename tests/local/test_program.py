@@ -1,0 +1,93 @@
+"""`local up | status | down | reset`: the control plane is found again, and says in one line why it does not start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from control_plane import send
+
+from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.local.control import process
+
+
+def local(home, *arguments):
+    command = [sys.executable, "-m", "orchestra_lib", "local", *arguments]
+    environment = {**os.environ, "ORCHESTRA_STATE_DIR": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def home(tmp_path):
+    yield tmp_path
+    local(tmp_path, "down")
+
+
+def up(home, *arguments):
+    done = local(home, "up", "--only", "control", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_it_outlives_its_starter_is_found_again_and_stopped(home):
+    state = up(home)
+    assert {"url", "token_file", "port", "pid", "state_dir", "databases"} <= set(state)
+    token = Path(state["token_file"]).read_text()
+    assert send(state["url"], "GET", "/_local/state", token=token).status == 200
+    assert up(home)["pid"] == state["pid"]
+    assert json.loads(local(home, "status", "--json").stdout)["url"] == state["url"]
+    stopped = local(home, "down")
+    assert "control" in stopped.stdout
+    assert not psutil.pid_exists(state["pid"])
+    assert "url" not in json.loads(local(home, "status", "--json").stdout)
+    again = up(home)
+    assert (again["port"], Path(again["token_file"]).read_text()) == (state["port"], token)
+
+
+def test_a_pid_of_somebody_else_is_not_taken_for_it(home):
+    state = up(home)
+    os.kill(state["pid"], signal.SIGKILL)
+    file = home / "local" / "control.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps({**written, "pid": os.getpid()}))
+    assert "url" not in json.loads(local(home, "status", "--json").stdout)
+
+
+def test_reset_removes_everything(home):
+    up(home)
+    assert local(home, "reset").returncode == 0
+    assert not (home / "local").exists()
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(home):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = local(home, "up", "--only", "control", "--port", str(port))
+    assert refused.returncode == 3
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_another_port_than_the_one_it_runs_on_is_refused(home):
+    port = up(home)["port"]
+    refused = local(home, "up", "--only", "control", "--port", "1")
+    assert refused.returncode == 3
+    assert f"runs on port {port}, not on 1" in refused.stderr
+
+
+def test_a_wrong_latency_is_wrong_usage(home):
+    refused = local(home, "up", "--latency", "slow")
+    assert (refused.returncode, "got 'slow'" in refused.stderr) == (2, True)
+
+
+def test_no_room_is_said_with_both_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_FREE_BYTES_NEEDED", 1 << 60)
+    with pytest.raises(TargetUnreachable, match=r"needs 1099511627776 MiB of disk"):
+        process.up(tmp_path)
