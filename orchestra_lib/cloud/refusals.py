@@ -13,7 +13,15 @@ _TRANSIENT_HTTP = frozenset({408, 429, 500, 502, 503, 504})
 # google.rpc.Code of operations that failed for no fault of the request: ABORTED, INTERNAL, UNAVAILABLE.
 _TRANSIENT_RPC = frozenset({10, 13, 14})
 _TRANSIENT_REASONS = frozenset(
-    {"resourceNotReady", "rateLimitExceeded", "RESOURCE_NOT_READY", "concurrentPolicyChanges"}
+    {
+        "backendError",
+        "INTERNAL_ERROR",
+        "rateLimitExceeded",
+        "RESOURCE_NOT_READY",
+        "RESOURCE_OPERATION_RATE_EXCEEDED",
+        "resourceNotReady",
+        "SERVICE_UNAVAILABLE",
+    }
 )
 
 
