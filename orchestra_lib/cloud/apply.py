@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -229,11 +230,16 @@ class _Execution:
         raise AssertionError("stamina ends with a value or an error")
 
     def _wait(self, change: RecordedChange, answer: Mapping[str, Any]) -> None:
+        if not access.is_operation(answer):
+            return
         kind = KINDS[change.wanted.kind]
-        if access.is_operation(answer):
-            self._journal.sent(change, answer)
-            what = f"{change.verb} {change.wanted.key}"
+        self._journal.sent(change, answer)
+        what = f"{change.verb} {change.wanted.key}"
+        try:
             self._client.finish(kind.api, what, answer, kind.timeout_seconds, self._stop.is_set)
+        except CloudRefused:
+            change.failed_operations += 1
+            raise
 
     def _visible(self, wanted: Resource) -> Live:
         live = access.read(self._client, wanted)
@@ -343,8 +349,11 @@ def _is_as_intended(change: RecordedChange, after: Live | None) -> bool:
 
 
 def _request_id(change: RecordedChange) -> str:
-    """The same for every attempt of a change: the service carries it out once."""
-    return f"{change.id[:8]}-{change.id[8:12]}-{change.id[12:16]}-{change.id[16:20]}-{change.id[20:]}"
+    """The same for every attempt that may have arrived already: the service carries it out once.
+
+    After an operation has failed it is another one: the service would only answer with the failed operation again.
+    """
+    return str(uuid.uuid5(uuid.UUID(change.id), str(change.failed_operations)))
 
 
 def _not_yet(message: str) -> CloudRefused:

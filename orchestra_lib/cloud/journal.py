@@ -51,6 +51,7 @@ class RecordedChange:
     operation: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     message: str = ""
+    failed_operations: int = 0
 
     @property
     def is_open(self) -> bool:
