@@ -100,7 +100,7 @@ def _start(directory: Path, options: argparse.Namespace) -> None:
         databases.up(directory)
     if options.only in (None, "control"):
         control = process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
-        if alloydb.installed():
+        if options.only is None and alloydb.installed():
             alloydb.up(
                 process.directory(directory), control.url, Path(control.token_file), authority=directory / "authority"
             )
