@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from stacks import stack
 
@@ -294,6 +295,7 @@ def test_a_text_is_read_back_by_terraform_as_it_was(text: str) -> None:
     assert written.replace("$${", "${").replace("%%{", "%{") == text
 
 
+@settings_of_hypothesis(max_examples=20)
 @given(st.randoms())
 def test_the_order_of_the_resources_changes_nothing(generator: random.Random) -> None:
     shuffled = list(BLUEPRINT)
