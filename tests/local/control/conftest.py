@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from control_plane import PROJECT, Server, serving
 
-SERVICES = ("aiplatform", "alloydb", "artifactregistry", "compute", "iam", "run", "secretmanager", "workstations")
+SERVICES = (
+    "aiplatform",
+    "alloydb",
+    "artifactregistry",
+    "cloudbuild",
+    "compute",
+    "iam",
+    "run",
+    "secretmanager",
+    "workstations",
+)
 
 
 @pytest.fixture(scope="module")
