@@ -30,6 +30,8 @@ from orchestra_lib.local.control.services.compute_identity import fingerprint, u
 if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
 
+# https://cloud.google.com/compute/docs/troubleshooting/troubleshooting-operations
+_ERROR_CODES = {500: "INTERNAL_ERROR", 503: "SERVICE_UNAVAILABLE"}
 Fill = Callable[[Call, Body, Body | None], None]
 _NAME = "(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)"
 
@@ -112,13 +114,13 @@ def _delete(control: ControlPlane, record: Record) -> None:
 
 
 def _operation(control: ControlPlane, record: Record) -> Body:
+    """A ``compute#operation``: its type is not always its verb, its error codes are not those of calls."""
     shown = compute_operation(control, record)
-    types = compute_verbs.OPERATION_TYPES
-    return {
-        **shown,
-        "operationType": types.get(record["short_id"], shown["operationType"]),
-        "targetId": record["target_id"] or shown["targetId"],
-    }
+    shown["operationType"] = compute_verbs.OPERATION_TYPES.get(record["short_id"], shown["operationType"])
+    shown["targetId"] = record["target_id"] or shown["targetId"]
+    if record["error"] and (code := _ERROR_CODES.get(record["error"]["http"])):
+        shown["error"]["errors"][0]["code"] = code
+    return shown
 
 
 _KINDS = (
@@ -224,12 +226,10 @@ _KINDS = (
     _row(
         "instances",
         (
-            "machineType",
             "networkInterfaces.network",
             "networkInterfaces.subnetwork",
             "disks.source",
             "disks.initializeParams.diskType",
-            "guestAccelerators.acceleratorType",
             "resourcePolicies",
         ),
         compute_machines.complete_instance,

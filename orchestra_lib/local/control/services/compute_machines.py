@@ -43,6 +43,7 @@ INSTANCE_DEFAULTS: Mapping[str, object] = {
     ),
     "disks": Each({"kind": "compute#attachedDisk", "mode": "READ_WRITE", "type": "PERSISTENT", "interface": "SCSI"}),
 }
+_WITH_CARDS = "n1-"  # the only series here that GPUs can be attached to
 _SCHEDULES = ("hourlySchedule", "dailySchedule")
 _SNAPSHOT_WINDOW = "PT14400S"  # snapshots of a schedule start within four hours
 _SOURCES = ("sourceDisk", "sourceSnapshot", "sourceImage")
@@ -81,20 +82,22 @@ def complete_schedule(_call: Call, body: Body, _before: Body | None) -> None:
 
 
 def check_instance(call: Call, body: Body, _before: Body | None) -> None:
-    """Raise Fault (400) for a machine type or an accelerator that its zone does not have."""
-    machine = str(body.get("machineType", ""))
-    if call.control.find(key_of_url(call.control, machine, call.project)) is None:
-        raise invalid("machineType", machine, "The referenced resource does not exist.")
+    """Write the links of what the catalogue holds; raise Fault (400) for a type that the zone does not have."""
+    body["machineType"] = _known(call, "machineType", str(body.get("machineType", "")))
+    machine = body["machineType"].rsplit("/", 1)[1]
     for index, card in enumerate(body.get("guestAccelerators", ())):
-        kind = str(card.get("acceleratorType", ""))
-        if call.control.find(key_of_url(call.control, kind, call.project)) is None:
-            field = f"guestAccelerators[{index}].acceleratorType"
-            raise invalid(field, kind, "The referenced resource does not exist.")
-        if not machine.rsplit("/", 1)[-1].startswith("n1-"):
-            name = machine.rsplit("/", 1)[-1]
-            raise invalid(
-                "guestAccelerators", kind.rsplit("/", 1)[-1], f"It cannot be attached to machine type {name}."
-            )
+        field = f"guestAccelerators[{index}].acceleratorType"
+        card["acceleratorType"] = _known(call, field, str(card.get("acceleratorType", "")))
+        if not machine.startswith(_WITH_CARDS):
+            name = card["acceleratorType"].rsplit("/", 1)[1]
+            raise invalid(field, name, f"It cannot be attached to machine type {machine}.")
+
+
+def _known(call: Call, field: str, value: str) -> str:
+    key = key_of_url(call.control, value, call.project)
+    if call.control.find(key) is None:
+        raise invalid(field, value, "The referenced resource does not exist.")
+    return url(key)
 
 
 def complete_instance(call: Call, body: Body, before: Body | None) -> None:

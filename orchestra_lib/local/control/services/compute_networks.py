@@ -75,6 +75,7 @@ SUBNETWORK_DEFAULTS: Mapping[str, object] = {
     "privateIpv6GoogleAccess": "DISABLE_GOOGLE_ACCESS",
     "purpose": "PRIVATE",
 }
+_LONGEST_PREFIX = 29
 _FLOW_LOG_DEFAULTS = {
     "aggregationInterval": "INTERVAL_5_SEC",
     "flowSampling": 0.5,
@@ -171,7 +172,9 @@ def _check_range(field: str, text: str, others: list[Stored], *, automatic: bool
     try:
         wanted = ipaddress.IPv4Network(text)
     except ValueError:
-        raise invalid(field, text, "Must be a CIDR address range that is contained by RFC 1918.") from None
+        raise invalid(field, text, "Must be a CIDR address range, such as 10.0.0.0/24.") from None
+    if wanted.prefixlen > _LONGEST_PREFIX:
+        raise invalid(field, text, f"The range must be /{_LONGEST_PREFIX} or larger.")
     if automatic and wanted.overlaps(AUTOMATIC_RANGE):
         why = f"Extended subnetworks in auto subnet mode networks cannot overlap with {AUTOMATIC_RANGE}."
         raise invalid(field, text, why)
