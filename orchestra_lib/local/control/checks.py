@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra_lib.local.control.catalog import ENUM_NUMBERS, Api, Method, Property, snake
+from orchestra_lib.local.control.catalog import ENUM_NUMBERS, Api, Method, snake
 from orchestra_lib.local.control.faults import Fault, bad_field
 
 _INTEGER_BOUNDS = {
@@ -240,12 +240,18 @@ def _shown_value(api: Api, schema: Mapping[str, Any], value: Any, numbers: bool)
 def immutable_change(
     api: Api, schema_name: str, before: Mapping[str, Any], after: Mapping[str, Any], exempt: frozenset[str]
 ) -> str | None:
-    """The first top-level field that may not change and would; None when there is none."""
+    """The path of the first field that may not change and would; None when there is none.
+
+    Within a message, a field that is left out counts as unchanged.
+    """
     for name, known in api.schema(schema_name).properties.items():
-        if _fixed(known) and name not in exempt and name in before and before[name] != after.get(name):
+        if name in exempt or name not in before:
+            continue
+        old, new = before[name], after.get(name)
+        if known.immutable and not known.read_only and old != new:
             return name
+        if "$ref" in known.schema and isinstance(old, dict) and isinstance(new, dict):
+            inner = immutable_change(api, known.schema["$ref"], old, {**old, **new}, frozenset())
+            if inner and f"{name}.{inner}" not in exempt:
+                return f"{name}.{inner}"
     return None
-
-
-def _fixed(known: Property) -> bool:
-    return known.immutable and not known.read_only

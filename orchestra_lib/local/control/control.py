@@ -186,7 +186,7 @@ class ControlPlane:
         rows = self.store.children(parent, f"{service}/{collection}", even_deleted=True)
         found = {row.key: row for row in rows}
         built_in = self.kind(f"{collection_key}/any").built_in
-        if built_in is not None:
+        if built_in is not None and "/-" not in parent:
             for identifier, body in built_in(self, parent).items():
                 key = f"{collection_key}/{identifier}"
                 found.setdefault(key, Stored(key, dict(body), {}))
@@ -244,5 +244,5 @@ class ControlPlane:
 def _request_id(call: Call) -> str:
     """What tells a repeated request from a new one; empty if the caller gave nothing. https://google.aip.dev/155"""
     in_body = call.body.get("requestId") if isinstance(call.body, dict) else None
-    given = call.query.get("requestId") or in_body
+    given = None if call.validate_only else call.query.get("requestId") or in_body
     return f"{call.method.id} {call.path} {given}" if given else ""

@@ -24,10 +24,11 @@ def key_of(control: ControlPlane, service: str, value: str, project: str | None)
     return f"{service}/{control.projects.normal(path)}"
 
 
-def require_existing(control: ControlPlane, kind: Kind, body: Body, project: str | None) -> None:
-    """Raise Fault (404, in the words of the missing one's service) for a reference to nothing."""
+def require_existing(control: ControlPlane, kind: Kind, body: Body, before: Body | None, project: str | None) -> None:
+    """Raise Fault (404, in the words of the missing one's service) for a new reference to nothing."""
+    old = keys_in(control, kind, before or {}, project)
     for key in keys_in(control, kind, body, project):
-        if control.catalog_knows(key) and control.find(key) is None:
+        if key not in old and control.catalog_knows(key) and control.find(key) is None:
             raise not_found(control, key)
 
 

@@ -74,7 +74,7 @@ def create_at(call: Call, key: str, body: Body) -> Body:
 def _admit(call: Call, key: str, kind: Kind, body: Body, before: Body | None) -> None:
     """Check a body that is to be kept and complete it."""
     project = call.project
-    references.require_existing(call.control, kind, body, project)
+    references.require_existing(call.control, kind, body, before, project)
     constraints.check_policies(call, key, body)
     if kind.check:
         kind.check(call, body, before)

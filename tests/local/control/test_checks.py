@@ -163,3 +163,18 @@ def test_compute_wants_fields_for_the_methods_that_its_document_names():
     with pytest.raises(Fault, match=r"Required field 'resource\.name' not specified"):
         checks.require(api, "Instance", {}, frozenset(), "compute.instances.insert")
     checks.require(api, "Instance", {}, frozenset(), "compute.instances.update")
+
+
+def test_immutable_fields_are_watched_at_every_depth():
+    api = api_of("workstations", "v1")
+    fields = api.schema("PrivateClusterConfig").properties
+    assert fields["enablePrivateEndpoint"].immutable
+    before = {"network": "n", "privateClusterConfig": {"enablePrivateEndpoint": True, "allowedProjects": ["p"]}}
+
+    def change(private):
+        after = {**before, "privateClusterConfig": private}
+        return checks.immutable_change(api, "WorkstationCluster", before, after, frozenset())
+
+    assert change({"enablePrivateEndpoint": False}) == "privateClusterConfig.enablePrivateEndpoint"
+    assert change({"allowedProjects": []}) is None
+    assert checks.immutable_change(api, "WorkstationCluster", before, {"network": "m"}, frozenset()) == "network"

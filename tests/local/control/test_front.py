@@ -33,6 +33,12 @@ def test_a_service_is_named_by_the_host_or_by_a_prefix(server, host, path):
     assert server.send("GET", path, host=host).status == 200
 
 
+def test_a_query_too_long_for_a_url_may_come_in_the_body(server):
+    names = " OR ".join(f"name=secret-number-{number}" for number in range(200))
+    secrets = server.client("secretmanager", "v1").projects().secrets()
+    assert secrets.list(parent=f"projects/{PROJECT}", filter=names).execute() == {}
+
+
 def test_a_host_that_is_not_served_is_said(server):
     refused = server.send("GET", "/storage/v1/b", host="storage.googleapis.com")
     assert (refused.status, "storage.googleapis.com" in refused.message) == (404, True)
