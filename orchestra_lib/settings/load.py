@@ -130,7 +130,7 @@ def _places(runbook: str | None, given: Mapping[str, object]) -> dict[str, tuple
 
 def _put(content: dict[str, Any], place: tuple[str, ...], value: object) -> None:
     for key in place[:-1]:
-        inner = content.get(key)
+        inner = content.setdefault(key, {})  # a section that has defaults may be left out of the file
         if not isinstance(inner, dict):
             return  # the file itself is wrong there, and validation will say so
         content = inner
