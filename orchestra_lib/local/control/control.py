@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra_lib.local.control import admission, checks, operation_methods, operation_styles, operations, standard
+from orchestra_lib.local.control import (
+    admission,
+    checks,
+    endings,
+    operation_methods,
+    operation_styles,
+    operations,
+    standard,
+)
 from orchestra_lib.local.control.call import Call, project_in
 from orchestra_lib.local.control.catalog import Api, Method, Schema, whole
 from orchestra_lib.local.control.faults import Fault
@@ -234,11 +242,11 @@ class ControlPlane:
     def effect(self, record: Record) -> None:
         """Do what the end of an operation does. Raises Fault when it fails."""
         own = self.services[record["service"]].effects
-        (own.get(record["effect"]) or standard.EFFECTS[record["effect"]])(self, record)
+        (own.get(record["effect"]) or endings.EFFECTS[record["effect"]])(self, record)
 
     def effect_failed(self, record: Record) -> None:
         """Leave what a failed operation leaves."""
-        standard.failed(self, record)
+        endings.failed(self, record)
 
 
 def _request_id(call: Call) -> str:

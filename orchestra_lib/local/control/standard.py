@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra_lib.local.control import (
     checks,
     constraints,
+    endings,
     filters,
     masks,
     operation_styles,
@@ -26,9 +27,8 @@ from orchestra_lib.local.control.pages import page
 from orchestra_lib.local.control.store import Stored
 
 if TYPE_CHECKING:
-    from orchestra_lib.local.control.control import ControlPlane
+    pass
 
-_SOFT_DELETED_FOR_SECONDS = 30 * 24 * 3600
 _PLACES = frozenset({"projects", "locations", "regions", "zones", "global", "organizations", "folders"})
 
 
@@ -67,7 +67,7 @@ def create_at(call: Call, key: str, body: Body) -> Body:
         control.store.put(key, body)
         return _operation(call, key, schema, "create", "finish", ended=kind.operation_done)
     control.store.put(key, body)
-    _finish(control, call.api.version, key, body)
+    endings.make_ready(control, call.api.version, key, body)
     return control.shown(call.api, key, body, enums_as_numbers=call.enums_as_numbers)
 
 
@@ -114,7 +114,7 @@ def _require_parent(call: Call) -> None:
 def get(call: Call) -> Body:
     """The resource at the path; a soft-deleted one too, where the service still shows it."""
     row = call.control.find(call.key, even_deleted=True)
-    if row is None or (row.deleted_at is not None and soft_deleted_state(call.control, call.key) is None):
+    if row is None or (row.deleted_at is not None and endings.soft_deleted_state(call.control, call.key) is None):
         raise not_found(call.control, call.key)
     return call.control.shown(call.api, row.key, row.body, enums_as_numbers=call.enums_as_numbers)
 
@@ -205,7 +205,7 @@ def update_to(call: Call, row: Stored, after: Body, verb: str = "update") -> Bod
         return _validated(call, key, schema, after)
     if not call.method.is_operation:
         control.store.put(key, after)
-        _finish(control, call.api.version, key, after)
+        endings.make_ready(control, call.api.version, key, after)
         return control.shown(call.api, key, after, enums_as_numbers=call.enums_as_numbers)
     states = shapes.states(schema, kind)
     meanwhile = dict(after if kind.applied_at_once else row.body)
@@ -267,12 +267,12 @@ def delete(call: Call) -> Body:
     if kind.before_delete:
         kind.before_delete(call, row)
     if kind.in_use == "call":
-        refuse_in_use(control, key)
+        endings.refuse_in_use(control, key)
     schema = control.schema(call.api, key)
     if call.validate_only:
         return _validated(call, key, schema, row.body)
     if not call.method.is_operation:
-        gone = _delete(control, key, call.now)
+        gone = endings.remove(control, key, call.now)
         return (
             {} if call.method.response in (None, "Empty", "GoogleProtobufEmpty") else control.shown(call.api, key, gone)
         )
@@ -285,7 +285,7 @@ def delete(call: Call) -> Body:
     if kind.delete_answers == "resource" and "deleteTime" in schema.properties:
         meanwhile["deleteTime"] = call.time
         if "expireTime" in schema.properties:
-            meanwhile["expireTime"] = timestamp(call.now + _SOFT_DELETED_FOR_SECONDS)
+            meanwhile["expireTime"] = timestamp(call.now + endings.SOFT_DELETED_FOR_SECONDS)
     control.store.put(key, meanwhile)
     answer = None
     if kind.delete_answers == "resource":
@@ -313,112 +313,6 @@ def undelete(call: Call) -> Body:
     if call.method.is_operation:
         return _operation(call, key, schema, "undelete", "finish", ended=kind.operation_done)
     return control.shown(call.api, key, body)
-
-
-def refuse_in_use(control: ControlPlane, key: str) -> None:
-    """Raise Fault when another resource refers to this one."""
-    user = next(references.users_of(control, key), None)
-    if user:
-        words = worded(control, control.kind(key).in_use_words, key, user=user.split("/", 1)[1])
-        raise Fault("FAILED_PRECONDITION", words, reason="resourceInUseByAnotherResource")
-
-
-def soft_deleted_state(control: ControlPlane, key: str) -> str | None:
-    """The ``state`` of a deleted resource that is still shown; None when a deleted one is gone."""
-    kind = control.kind(key)
-    if kind.soft_delete is not None:
-        return kind.soft_delete
-    service, _, path = key.partition("/")
-    api = control.api_of(key)
-    found = control.catalog.find(service, "POST", (*api.prefix, *(path + ":undelete").split("/"))) if api else None
-    return (shapes.deleted_state(control.schema(found[0].api, key)) or "DELETED") if found else None
-
-
-def _delete(control: ControlPlane, key: str, now: float) -> Body:
-    """Carry out a delete; returns the last state of the resource."""
-    state = soft_deleted_state(control, key)
-    row = control.find(key)
-    if row is None:
-        return {}
-    if not state:
-        control.store.remove(key)
-        return row.body
-    body = {**row.body}
-    api = control.api_of(key)
-    properties = control.schema(api, key).properties if api else {}
-    if "state" in properties:
-        body["state"] = state
-    if "deleted" in properties:
-        body["deleted"] = True
-    for name, at in (("deleteTime", now), ("expireTime", now + _SOFT_DELETED_FOR_SECONDS)):
-        if name in properties and properties[name].read_only:
-            body[name] = timestamp(at)
-    body.pop("reconciling", None)
-    control.store.put(key, body)
-    control.store.mark_deleted(key, now)
-    return body
-
-
-# --- the ends of operations ---------------------------------------------------------------------------------------
-
-
-def finish(control: ControlPlane, record: operations.Record) -> None:
-    """The end of a create or an update: the resource is ready."""
-    row = control.find(record["target"])
-    if row is None:
-        raise not_found(control, record["target"])
-    _finish(control, record["version"], record["target"], dict(record["after"] or row.body))
-
-
-def delete_in_operation(control: ControlPlane, record: operations.Record) -> None:
-    """The end of a delete."""
-    if control.kind(record["target"]).in_use == "operation":
-        refuse_in_use(control, record["target"])
-    _delete(control, record["target"], record["due"])
-
-
-def nothing(_control: ControlPlane, _record: operations.Record) -> None:
-    """The end of an operation that changes nothing more."""
-
-
-def failed(control: ControlPlane, record: operations.Record) -> None:
-    """What a failed operation leaves: no new resource (or one in state FAILED), else the resource as it was.
-
-    A resource whose delete failed stays in its state of being deleted, as AlloyDB was seen to leave it; compute's
-    goes on as before.
-    """
-    key, row = record["target"], control.store.get(record["target"])
-    api = control.catalog.apis[record["service"], record["version"]]
-    if row is None or record["effect"] == "none":
-        return
-    schema, body = control.schema(api, key), dict(row.body)
-    body.pop("reconciling", None)
-    if record["verb"] in ("create", "insert"):
-        if not shapes.has_state(schema, shapes.FAILED):
-            control.store.remove(key)
-            return
-        body["state"] = shapes.FAILED
-    elif record["effect"] == "finish" and (states := shapes.states(schema, control.kind(key))) and "state" in body:
-        body["state"] = states[1]
-    control.store.put(key, body)
-
-
-EFFECTS = {"finish": finish, "delete": delete_in_operation, "none": nothing}
-
-
-def _finish(control: ControlPlane, version: str, key: str, body: Body) -> None:
-    kind = control.kind(key)
-    schema = control.schema(control.catalog.apis[key.split("/", 1)[0], version], key)
-    states = shapes.states(schema, kind)
-    if states:
-        body["state"] = states[1]
-    body.pop("reconciling", None)
-    if "observedGeneration" in schema.properties and "generation" in body:
-        body["observedGeneration"] = body["generation"]
-    if kind.finish:
-        kind.finish(control, key, body)
-    shapes.set_etag(schema, kind, body)
-    control.store.put(key, body)
 
 
 # --- shared -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from orchestra_lib.local.control import standard
+from orchestra_lib.local.control import endings
 from orchestra_lib.local.control.call import Call, compute_timestamp
 from orchestra_lib.local.control.kinds import Body, fill_missing
 from orchestra_lib.local.control.operation_styles import COMPUTE_BASE
@@ -127,7 +127,7 @@ def delete(control: ControlPlane, record: Record) -> None:
         for subnetwork in _subnetworks(control, key):
             if AUTOMATIC_SUBNETWORKS.get(subnetwork.key.split("/")[4]) == subnetwork.body["ipCidrRange"]:
                 control.store.remove(subnetwork.key)
-    standard.delete_in_operation(control, record)
+    endings.delete_in_operation(control, record)
 
 
 # --- subnetworks --------------------------------------------------------------------------------------------------
