@@ -26,7 +26,7 @@ from orchestra_lib.evidence import Verdict
 RUN_CONTEXT_VARIABLE = "ORCHESTRA_RUN_CONTEXT"
 """Environment variable of a headless kernel: the path of the record that the engine has opened for it."""
 
-_VERSIONS_OF = ("orchestra-lib", "papermill", "psycopg", "pgvector", "numpy", "scikit-learn", "faiss-cpu")
+_VERSIONS_OF = ("orchestra-lib", "papermill", "psycopg", "pgvector", "numpy", "scikit-learn")
 
 
 class Outcome(StrEnum):

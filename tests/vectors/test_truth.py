@@ -91,3 +91,14 @@ def test_an_empty_table_has_no_truth(pair):
 def test_a_part_keeps_queries_and_exclusions_together():
     truth = Truth((("a",), ("b",), ("c",)), ((0.1,), (0.2,), (0.3,)), 1, 3, ("x", "y", "z"))
     assert truth.part(1, 2) == Truth((("b",),), ((0.2,),), 1, 3, ("y",))
+
+
+@pytest.mark.parametrize(("value", "words"), [("'[1,2,3]'", "has 3 dimensions"), ("NULL", "is NULL")])
+def test_a_vector_that_cannot_be_compared_is_refused(pair, value, words):
+    fill(pair.target, 3)
+    with connect(pair.target) as connection:
+        connection.execute(
+            f"CREATE TABLE mixed AS SELECT id, embedding::vector FROM memories UNION SELECT 'x', {value}"
+        )
+        with pytest.raises(DataError, match=f"a vector of the table {words} where 1536 dimensions are searched"):
+            exact_neighbours(connection, sql.Identifier("mixed"), unit_vectors(1), 10, "vector_cosine_ops")
