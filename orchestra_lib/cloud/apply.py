@@ -146,7 +146,7 @@ class _Execution:
             live, adopted = self._create(wanted)
         self._live[key] = live
         verb = Verb.DELETE if what == "delete" else Verb.CREATE if step.verb is Verb.REPLACE else step.verb
-        name = f"{wanted.kind} {step.as_change().name}"
+        name = f"{wanted.kind} {step.name}"
         return Done(key, name, verb, live, began - self._began, time.perf_counter() - began, adopted)
 
     def _create(self, wanted: Resource) -> tuple[Live, bool]:

@@ -63,7 +63,7 @@ def _billing(client: Client, place: Place) -> Evidence:
 
 def _permissions(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]:
     """One row for each place on which permissions are needed; a project that is to be created is asked for above it."""
-    exists = any(step.wanted.kind == "project" and step.live for step in plan.steps)
+    exists = _project_exists(plan)
     needed: dict[str, set[str]] = {}
     for step in plan.steps:
         if step.verb is Verb.KEEP:
@@ -74,6 +74,10 @@ def _permissions(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evid
             needed.setdefault(asked, set()).update(kind.needed_permission(verb) for verb in verbs)
     for path, permissions in sorted(needed.items()):
         yield _held(client, place, path, sorted(permissions))
+
+
+def _project_exists(plan: CloudPlan) -> bool:
+    return any(step.wanted.kind == "project" and step.live for step in plan.steps)
 
 
 def _asked_on(kind: str, place: Place, project_exists: bool) -> str | None:
@@ -113,10 +117,14 @@ def _quotas(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]
     )
     if not wanted:
         return
+    if not _project_exists(plan):
+        note = "the project does not exist yet; a quota that is exhausted stops the run with its name"
+        yield Evidence("quotas of compute", place.source, None, note=note)
+        return
     try:
         project = client.call("compute.v1", "compute.projects.get", f"projects/{place.project}")
     except CloudRefused as error:
-        note = f"{error} The plan enables it; a quota that is exhausted then stops the run with its name."
+        note = f"not to be read yet: {error}"
         yield Evidence("quotas of compute", place.source, None, note=note)
         return
     left = {row["metric"]: row["limit"] - row["usage"] for row in project.get("quotas", ())}
@@ -133,7 +141,7 @@ def _quotas(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]
 
 
 def _policies(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]:
-    exists = any(step.wanted.kind == "project" and step.live for step in plan.steps)
+    exists = _project_exists(plan)
     parent = f"projects/{place.project}" if exists else f"organizations/{place.organization}"
     policies: dict[str, Policy] = {}
     unread: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from orchestra_lib.evidence import canonical_json
 from orchestra_lib.plan import Change, Plan, Verb
 
 _READERS = 16
+_LONGEST_SUMMARY = 160
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,21 @@ class Step:
         """The resource's key."""
         return self.wanted.key
 
+    @property
+    def name(self) -> str:
+        """The resource's name for people: short, with the place that tells it from others of its name."""
+        place = _place(self.wanted)
+        return f"{_short_member(self.wanted.id)} ({place})" if place else _short_member(self.wanted.id)
+
     def as_change(self) -> Change:
         """The step as a row of a runbook's plan."""
         before = {diff.path: diff.before for diff in self.diffs} or None
         after: object = {diff.path: diff.after for diff in self.diffs} or None
+        detail = "; ".join(map(str, self.diffs))
         if self.live is None:
             after = resolve(self.wanted.body, {})
-        detail = "; ".join(map(str, self.diffs))
-        place = self.wanted.parent.partition("/locations/")[2] or self.wanted.parent.partition("/regions/")[2]
-        name = f"{self.wanted.id} ({place})" if place else self.wanted.id
-        return Change(self.verb, self.wanted.kind, name, detail, before, after)
+            detail = _summary(self.wanted.body)
+        return Change(self.verb, self.wanted.kind, self.name, detail, before, after)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,28 @@ def fixed_fields(kind: Kind) -> frozenset[str]:
         return kind.fixed
     schema = method(kind.api, f"{kind.collection}.{kind.update}").request
     return kind.fixed | (immutable_fields(kind.api, schema) if schema and kind.access == "standard" else frozenset())
+
+
+def _place(wanted: Resource) -> str:
+    """Where a resource lies, if that says more than its project: a region, or the resource whose policy it is part of."""
+    *_, collection, last = wanted.parent.split("/")
+    return "" if collection in ("projects", "organizations", "services") or last == "global" else _short_member(last)
+
+
+def _short_member(name: str) -> str:
+    return re.sub(r"^serviceAccount:|@[\w-]+\.iam\.gserviceaccount\.com$", "", name)
+
+
+def _summary(body: Mapping[str, Any]) -> str:
+    """What a new resource is to be, on one line: its plain fields, and what its lists name."""
+    parts = []
+    for name, value in body.items():
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            parts.append(f"{name} {value}")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+            parts.append(f"{name} {', '.join(value)}")
+    line = "; ".join(parts).replace("roles/", "")
+    return line if len(line) <= _LONGEST_SUMMARY else f"{line[: _LONGEST_SUMMARY - 1]}…"
 
 
 def _is_closed(wanted: Resource, closed: Collection[str]) -> bool:
