@@ -66,12 +66,18 @@ ENUM_VALUES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 }
 """By service: schema, field and a value that the service was seen to take."""
 
+SHOWN: Mapping[str, tuple[tuple[str, str], ...]] = {"secretmanager": (("Rotation", "rotationPeriod"),)}
+"""By service: schema and a field that the document calls input only and the service was seen to show."""
+
 
 def completed(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The document with what was left out of it."""
     service, version = document["name"], document["version"]
     for schema, field, value in ENUM_VALUES.get(service, ()):
         document["schemas"][schema]["properties"][field]["enum"].append(value)
+    for schema, field in SHOWN.get(service, ()):
+        known = document["schemas"][schema]["properties"][field]
+        known["description"] = known["description"].replace("Input only. ", "")
     if service not in METHODS:
         return document
     methods = {raw["id"]: {**raw, "path": raw["path"].replace("{version}", version)} for raw in METHODS[service]}
