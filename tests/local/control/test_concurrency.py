@@ -7,16 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from control_plane import PROJECT
 
 SECRETS = f"/secretmanager/v1/projects/{PROJECT}/secrets"
+SECRET = {"replication": {"automatic": {}}}
 
 
 def test_of_many_that_create_the_same_one_succeeds(fresh):
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: fresh.post(f"{SECRETS}?secretId=s", {}).status, range(16)))
+        answers = list(pool.map(lambda _: fresh.post(f"{SECRETS}?secretId=s", SECRET).status, range(16)))
     assert sorted(answers) == [200] + [409] * 15
 
 
 def test_of_many_that_read_modify_and_write_none_is_lost(fresh):
-    fresh.post(f"{SECRETS}?secretId=s", {})
+    fresh.post(f"{SECRETS}?secretId=s", SECRET)
 
     def add(number: int) -> int:
         tries = 0
@@ -35,6 +36,6 @@ def test_of_many_that_read_modify_and_write_none_is_lost(fresh):
 
 def test_many_creates_are_all_there(fresh):
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: fresh.post(f"{SECRETS}?secretId=s{n}", {}).status, range(100)))
+        answers = list(pool.map(lambda n: fresh.post(f"{SECRETS}?secretId=s{n}", SECRET).status, range(100)))
     assert set(answers) == {200}
     assert len(fresh.get(f"{SECRETS}?pageSize=1000").body["secrets"]) == 100

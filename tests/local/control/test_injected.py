@@ -10,6 +10,7 @@ from control_plane import PROJECT
 REGION = f"projects/{PROJECT}/locations/us-central1"
 CLUSTERS = f"/alloydb/v1/{REGION}/clusters"
 SECRETS = f"/secretmanager/v1/projects/{PROJECT}/secrets"
+SECRET = {"replication": {"automatic": {}}}
 NETWORKS = f"/compute/v1/projects/{PROJECT}/global/networks"
 PSC = {"pscConfig": {"pscEnabled": True}}
 
@@ -26,7 +27,7 @@ def test_a_call_fails_as_often_as_it_was_told(fresh, status, word):
 def test_a_connection_is_dropped_before_or_after_the_work(fresh, when, created):
     fresh.inject(faults=[{"method": "secretmanager.projects.secrets.create", "answer": when}])
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-        fresh.post(f"{SECRETS}?secretId=s", {})
+        fresh.post(f"{SECRETS}?secretId=s", SECRET)
     assert (fresh.get(f"{SECRETS}/s").status == 200) is created
 
 
@@ -70,7 +71,7 @@ def test_a_missing_permission_is_named(fresh):
 
 def test_the_permissions_that_one_has_are_told(fresh):
     fresh.inject(missing_permissions=[{"permissions": ["secretmanager.versions.access"]}])
-    fresh.post(f"{SECRETS}?secretId=s", {})
+    fresh.post(f"{SECRETS}?secretId=s", SECRET)
     asked = ["secretmanager.secrets.get", "secretmanager.versions.access"]
     told = fresh.post(f"{SECRETS}/s:testIamPermissions", {"permissions": asked}).body
     assert told == {"permissions": ["secretmanager.secrets.get"]}

@@ -15,6 +15,8 @@ from control_plane import PROJECT, send
 from orchestra_lib.local.control import process
 from orchestra_lib.local.control.store import Store
 
+SECRETS = f"/secretmanager/v1/projects/{PROJECT}/secrets"
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -79,9 +81,10 @@ def test_kill_9_loses_no_acknowledged_write(tmp_path):
             number += 1
             name = f"s-{worker}-{number}"
             try:
-                send(first.url, "POST", f"/secretmanager/v1/projects/{PROJECT}/secrets?secretId={name}", b"{}")
+                made = send(first.url, "POST", f"{SECRETS}?secretId={name}", b'{"replication": {"automatic": {}}}')
             except (OSError, http.client.HTTPException):
                 return
+            assert made.status == 200, made.body
             acknowledged.append(name)
 
     threads = [threading.Thread(target=create, args=(worker,)) for worker in range(3)]
@@ -99,7 +102,7 @@ def test_kill_9_loses_no_acknowledged_write(tmp_path):
     try:
         assert second.pid != first.pid
         assert second.port == first.port, "clients find it where it was"
-        listed = send(second.url, "GET", f"/secretmanager/v1/projects/{PROJECT}/secrets?pageSize=1000").body["secrets"]
+        listed = send(second.url, "GET", f"{SECRETS}?pageSize=1000").body["secrets"]
         there = {secret["name"].rsplit("/", 1)[1] for secret in listed}
         assert set(acknowledged) <= there
         assert len(there) <= len(acknowledged) + len(threads)
