@@ -181,7 +181,7 @@ def fixed_fields(kind: Kind) -> frozenset[str]:
 
 
 def _place(wanted: Resource) -> str:
-    """Where a resource lies, if that says more than its project: a region, or the resource whose policy it is part of."""
+    """Where a resource lies, if that says more than its project: a region, or the resource that a policy is of."""
     *_, collection, last = wanted.parent.split("/")
     return "" if collection in ("projects", "organizations", "services") or last == "global" else _short_member(last)
 
