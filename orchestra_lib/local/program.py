@@ -35,6 +35,12 @@ class LocalTarget:
         """The databases that are up, by name."""
         return self.local.databases
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The names of the parts that are up."""
+        parts = {"control plane": self.control, "AlloyDB": self.alloydb}
+        return (*(name for name, part in parts.items() if part), *self.local.databases)
+
     def as_dict(self) -> dict[str, Any]:
         """``{"url", "token_file", "port", "pid", "alloydb", "state_dir", "databases"}``; the last two always.
 
@@ -64,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--open", action="store_true", help="for tests: no token is wanted, and projects exist when they are named"
     )
+    parser.add_argument("--organization", metavar="ID", help="the organisation that exists (default: the strategy's)")
     parser.set_defaults(run=run)
 
 
@@ -99,7 +106,13 @@ def _start(directory: Path, options: argparse.Namespace) -> None:
     if options.only in (None, "databases"):
         databases.up(directory)
     if options.only in (None, "control"):
-        control = process.up(directory, port=options.port, latency=options.latency, permissive=options.open)
+        control = process.up(
+            directory,
+            port=options.port,
+            latency=options.latency,
+            permissive=options.open,
+            organization=options.organization,
+        )
         if options.only is None and alloydb.installed():
             alloydb.up(
                 process.directory(directory), control.url, Path(control.token_file), authority=directory / "authority"

@@ -51,6 +51,13 @@ def test_it_outlives_its_starter_is_found_again_and_stopped(home):
     assert (again["port"], Path(again["token_file"]).read_text()) == (state["port"], token)
 
 
+def test_the_organisation_can_be_chosen(home):
+    state = up(home, "--organization", "123456789012")
+    token = Path(state["token_file"]).read_text()
+    found = send(state["url"], "GET", "/cloudresourcemanager/v3/organizations/123456789012", token=token)
+    assert found.body["name"] == "organizations/123456789012"
+
+
 def test_a_pid_of_somebody_else_is_not_taken_for_it(home):
     state = up(home)
     os.kill(state["pid"], signal.SIGKILL)

@@ -103,13 +103,16 @@ class ControlPlane:
         handler = self._handler(call.method)
         if handler is None:
             raise standard.unsupported(call)
+        # Apart from the rest: a project that was named stays, also when the call then fails.
+        with self.writing():
+            self._locate(call)
         rows = call.rows
         if call.method.short_id in rows.outside or call.method.id in rows.outside:
             with self.writing():
-                self._admit(call)
+                admission.check(call)
             return handler(call)
         with self.writing():
-            self._admit(call)
+            admission.check(call)
             remembered = _request_id(call)
             if remembered and (answer := self.store.answered(remembered)) is not None:
                 return dict(answer)
@@ -160,8 +163,8 @@ class ControlPlane:
         plain = not method.verb or method.name == "undelete"
         return standard.METHODS.get(method.name) if plain else None
 
-    def _admit(self, call: Call) -> None:
-        """Whether the caller may make the call in this project at all."""
+    def _locate(self, call: Call) -> None:
+        """Give the path its one form, with the project's id; in the permissive mode make that project exist."""
         named = project_in(call.path)
         asks_for_project = call.service == "cloudresourcemanager" and call.method.short_id == "projects.get"
         if named and self.permissive and not asks_for_project:
@@ -171,7 +174,6 @@ class ControlPlane:
             call.path = self.projects.normal(call.path)
         if call.rows.one_path:
             call.path = call.rows.one_path(self, call.path)
-        admission.check(call)
 
     # --- what there is --------------------------------------------------------------------------------------------
 

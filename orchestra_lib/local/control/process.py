@@ -35,7 +35,12 @@ class ControlProcess:
 
 
 def up(
-    state_directory: Path, *, port: int | None = None, latency: str = DEFAULT_LATENCY, permissive: bool = False
+    state_directory: Path,
+    *,
+    port: int | None = None,
+    latency: str = DEFAULT_LATENCY,
+    permissive: bool = False,
+    organization: str | None = None,
 ) -> ControlProcess:
     """Start the control plane unless it runs; returns where it is. ``port`` None takes the last one, or a free one.
 
@@ -46,7 +51,10 @@ def up(
     with FileLock(home / "control.lock", timeout=_START_SECONDS):
         found = status(state_directory)
         if found is None:
-            return _start(home, port, latency, permissive)
+            options = ["--latency", latency]
+            options += ["--open"] if permissive else []
+            options += ["--organization", organization] if organization else []
+            return _start(home, port, options)
         if port not in (None, 0, found.port):
             raise TargetUnreachable(
                 f"the local Google Cloud runs on port {found.port}, not on {port}; "
@@ -106,21 +114,20 @@ def _make(home: Path) -> None:
         )
 
 
-def _start(home: Path, port: int | None, latency: str, permissive: bool) -> ControlProcess:
+def _start(home: Path, port: int | None, options: list[str]) -> ControlProcess:
     last = _written(home)
     if port is not None or last is None:
-        return _started(home, port or 0, latency, permissive)
+        return _started(home, port or 0, options)
     try:
-        return _started(home, last.port, latency, permissive)
+        return _started(home, last.port, options)
     except TargetUnreachable:
         # Somebody else has the port of the last time by now, and nobody asked for it.
-        return _started(home, 0, latency, permissive)
+        return _started(home, 0, options)
 
 
-def _started(home: Path, port: int, latency: str, permissive: bool) -> ControlProcess:
+def _started(home: Path, port: int, options: list[str]) -> ControlProcess:
     command = [sys.executable, "-m", "orchestra_lib.local.control.server", "--directory", str(home / _DIRECTORY)]
-    command += ["--port", str(port), "--latency", latency, "--state-file", str(home / _STATE_FILE)]
-    command += ["--open"] if permissive else []
+    command += ["--port", str(port), "--state-file", str(home / _STATE_FILE), *options]
 
     def state_of(pid: int) -> ControlProcess | None:
         found = _written(home)

@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from orchestra_lib.errors import OrchestraError, TargetUnreachable
-from orchestra_lib.local.control.control import ControlPlane
+from orchestra_lib.local.control.control import ControlPlane, Organization
 from orchestra_lib.local.control.faults import Fault
 from orchestra_lib.local.control.front import Answer, ConnectionDropped, Request, answer
 from orchestra_lib.local.control.operations import latency_of
 from orchestra_lib.local.control.process import write_state
-from orchestra_lib.local.control.tokens import new_token
+from orchestra_lib.local.control.tokens import new_token, taken_from
 
 HOST = "127.0.0.1"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
@@ -87,9 +87,13 @@ async def _read(scope: Scope, receive: Receive) -> Request | None:
         if len(body) > _LARGEST_BODY_BYTES:
             return None
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    # Here, before anything can write the path to a log.
+    path, token = taken_from(scope["raw_path"].decode("latin-1"))
+    if token is not None:
+        headers.setdefault("authorization", f"Bearer {token}")
     return Request(
         http_method=scope["method"],
-        path=scope["raw_path"].decode("latin-1"),
+        path=path,
         query=scope["query_string"].decode("latin-1"),
         headers=headers,
         body=bytes(body),
@@ -161,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", default="0", help="realistic, 0, or a factor of realistic")
     parser.add_argument("--open", action="store_true", help="for tests: no token, projects exist when named")
+    parser.add_argument("--organization", help="the id of the organisation that exists")
     parser.add_argument("--state-file", type=Path, help="where to say where the server listens")
     options = parser.parse_args(arguments)
     try:
@@ -177,7 +182,12 @@ def _serve(options: argparse.Namespace) -> int:
         token = token_of(directory)
         listener = listening_socket(options.port)
         port = listener.getsockname()[1]
-        control = ControlPlane(directory, token=None if options.open else token, latency=latency_of(options.latency))
+        control = ControlPlane(
+            directory,
+            token=None if options.open else token,
+            latency=latency_of(options.latency),
+            organization=Organization(id=options.organization) if options.organization else None,
+        )
         listener.listen()
         if options.state_file:
             write_state(options.state_file, f"http://{HOST}:{port}", port, directory / TOKEN_FILE)

@@ -65,7 +65,7 @@ def test_paths_and_references_may_hold_the_number(fresh):
 def test_in_the_permissive_mode_a_project_exists_once_it_is_named(tmp_path):
     with serving(tmp_path, permissive=True) as server:
         assert server.get(f"{V1}/projects/named-one").status == 403
-        assert server.get("/alloydb/v1/projects/named-one/locations/us-central1/clusters").status == 200
+        assert server.get("/alloydb/v1/projects/named-one/locations/us-central1/clusters/none").status == 404
         assert server.get(f"{V1}/projects/named-one").body["lifecycleState"] == "ACTIVE"
 
 

@@ -90,12 +90,14 @@ def test_kill_9_loses_no_acknowledged_write(tmp_path):
     threads = [threading.Thread(target=create, args=(worker,)) for worker in range(3)]
     for thread in threads:
         thread.start()
-    while len(acknowledged) < 60:
+    deadline = time.monotonic() + 20
+    while len(acknowledged) < 60 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(first.pid, signal.SIGKILL)
     for thread in threads:
         thread.join()
     stop.set()
+    assert len(acknowledged) >= 60
     psutil.wait_procs([psutil.Process(first.pid)] if psutil.pid_exists(first.pid) else [], timeout=5)
     assert process.status(tmp_path) is None
     second = process.up(tmp_path, latency="0", permissive=True)
