@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_rollback)
 
-    command = commands.add_parser("status", help="the last run of each phase, and what runs locally")
+    command = commands.add_parser("status", help="the last run of each phase, its resources, and what runs locally")
+    command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
+    command.add_argument("--drift", action="store_true", help="read the live state and say what differs from it")
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_status)
 
@@ -119,18 +121,31 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from orchestra_lib.cloud.standing import standings  # Google's clients take a second to import
+
     last = {entry.runbook: entry for entry in audit.entries()}
     local = local_program.state()
+    resources = standings(options.environment, read_live=options.drift)
     if options.json:
         phases = {name: json.loads(entry.model_dump_json()) for name, entry in sorted(last.items())}
-        sys.stdout.write(json.dumps({"phases": phases, "local": json.loads(local.as_json())}, indent=1) + "\n")
+        told = {"phases": phases, "resources": [asdict(row) for row in resources], "local": local.as_dict()}
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
         return 0
     for runbook in migrate.runbooks():
         entry = last.get(runbook.stem)
-        told = f"{entry.outcome}, {entry.verdict}, {entry.at[:16]}" if entry else "never run"
-        sys.stdout.write(f"{runbook.stem:20} {told}\n")
-    sys.stdout.write(f"local databases      {', '.join(local.databases) or 'down'}\n")
+        told_run = f"{entry.outcome}, {entry.verdict}, {entry.at[:16]}" if entry else "never run"
+        sys.stdout.write(f"{runbook.stem:20} {told_run}\n")
+    for row in resources:
+        sys.stdout.write(f"{f'phase {row.phase}':20} {row.resources} resources{_told_drift(row.drifted)}\n")
+        sys.stdout.writelines(f"    {line}\n" for line in row.drifted or ())
+    sys.stdout.write(f"{'local target':20} {', '.join(local.running) or 'down'}\n")
     return 0
+
+
+def _told_drift(drifted: tuple[str, ...] | None) -> str:
+    if drifted is None:
+        return ""
+    return f", {len(drifted)} of them drifted" if drifted else ", none drifted"
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -94,13 +94,13 @@ def test_before_the_first_run_every_command_says_so(said) -> None:
     code, out, err = said("status")
     assert (code, err) == (0, "")
     assert [line.split(maxsplit=1) for line in out.splitlines()] == [
-        ["03_memory", "never run"], ["local", "databases      down"],
+        ["01_infrastructure", "never run"], ["03_memory", "never run"], ["local", "target         down"],
     ]  # fmt: skip
     code, out, _ = said("status", "--json")
     assert code == 0
     told = json.loads(out)
-    assert set(told) == {"phases", "local"}
-    assert (told["phases"], told["local"]["databases"]) == ({}, {})
+    assert set(told) == {"phases", "resources", "local"}
+    assert (told["phases"], told["resources"], told["local"]["databases"]) == ({}, [], {})
     code, out, _ = said("audit", "verify", "--json")
     assert (code, json.loads(out)) == (0, {"ok": True, "entries": 0, "findings": []})
 
