@@ -287,6 +287,13 @@ def test_an_update_that_knows_another_state_is_refused(fresh, net):
     stale = fresh.get(path).body["fingerprint"]
     done(fresh, fresh.patch(path, {"description": "new", "fingerprint": stale}))
     assert fresh.patch(path, {"description": "newer", "fingerprint": stale}).status == 412
+    assert fresh.patch(path, {"description": "newer"}).status == 412
+
+
+def test_an_update_whose_document_asks_for_no_fingerprint_goes_without(fresh, net):
+    path = made(fresh, "regions/us-central1/routers", {"name": "r", "network": link(net)})
+    done(fresh, fresh.patch(path, {"description": "new"}))
+    assert fresh.get(path).body["description"] == "new"
 
 
 def test_a_failed_operation_says_a_code_of_operations(fresh):

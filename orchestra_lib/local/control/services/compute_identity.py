@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
 
 _SET_LATER = re.compile(r"can only be added or modified by the\s*setLabels\s*method")
+_FINGERPRINT_NEEDED = re.compile(
+    r"fingerprint\s+must\s+be\s+provided|must\s+always\s+provide\s+an\s+up-to-date\s+fingerprint"
+)
 _SEPARATE_FINGERPRINTS = ("metadata", "tags")
 _WHILE_CREATING = ("CREATING", "RESERVING", "PROVISIONING", "PENDING")
 _READY = ("READY", "RESERVED", "RUNNING", "ACTIVE")
@@ -33,9 +36,8 @@ def stamp(call: Call, key: str, body: Body, before: Body | None) -> None:
     if before is None and _set_later(schema):
         body.pop("labels", None)
     _link(call, key, body)
-    given = body.get("fingerprint")
-    if before is not None and given and given != before.get("fingerprint") and call.control.compares_etags:
-        raise stale_fingerprint()
+    if before is not None and call.control.compares_etags:
+        _require_fingerprint(call, schema, body.get("fingerprint"), before.get("fingerprint"))
     identify(schema, key, body, before or {}, call.now)
 
 
@@ -90,6 +92,15 @@ def key_of_url(control: ControlPlane, value: str, project: str | None) -> str:
 def invalid(field: str, value: Any, why: str) -> Fault:
     """400 for the value of a field, in compute's words."""
     return Fault("INVALID_ARGUMENT", f"Invalid value for field 'resource.{field}': '{value}'. {why}")
+
+
+def _require_fingerprint(call: Call, schema: Schema, given: str | None, current: str | None) -> None:
+    """Raise Fault (412) for an update that does not know the present state, or has to say it and does not."""
+    known = schema.properties.get("fingerprint")
+    must = known is not None and bool(_FINGERPRINT_NEEDED.search(known.schema.get("description", "")))
+    missing = must and call.method.name in ("patch", "update") and "fingerprint" not in call.body
+    if missing or (given and given != current):
+        raise stale_fingerprint("Invalid fingerprint.")
 
 
 def _set_fingerprints(schema: Schema, body: Body) -> None:

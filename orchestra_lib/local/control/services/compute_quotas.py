@@ -1,6 +1,6 @@
 """Compute's quotas: limits from a table, usage counted in the store. https://cloud.google.com/compute/resource-usage
 
-The limits are those of a new project with billing; a project's own may differ, and a test can set others.
+The limits are of the size that new projects have; those of a real project differ, and a test can set others.
 """
 
 from __future__ import annotations
