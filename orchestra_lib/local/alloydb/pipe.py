@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 CHUNK_BYTES = 1 << 18
-_HANG_UPS = (ConnectionError, TimeoutError)
 
 
 async def both_ways(
@@ -15,8 +13,8 @@ async def both_ways(
 ) -> None:
     """Pass on what either side sends, no faster than the other takes it.
 
-    What a side sent before it stopped is still delivered, and its stopping is passed on; when both have stopped,
-    or one broke off, the connections are closed.
+    What a side sent before it stopped is still delivered, and its stopping is passed on; when both have stopped, the
+    connections are closed. Raises OSError when one broke off; then, and when cancelled, they are broken off too.
     """
     ways = [
         asyncio.create_task(_one_way(client[0], server[1])),
@@ -24,20 +22,14 @@ async def both_ways(
     ]
     try:
         await asyncio.gather(*ways)
-    except _HANG_UPS:
-        pass  # a client that vanishes is the normal end of many sessions; the server notices by its closed socket
-    finally:
+    except BaseException:
         for way in ways:
             way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        await close(server[1])
-        await close(client[1])
-
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    """Close one side, which may be closed already."""
-    writer.close()
-    with suppress(OSError):
+        for _, writer in (client, server):
+            writer.transport.abort()  # not closed: a side that does not read would never be rid of what is left
+        raise
+    for _, writer in (client, server):
+        writer.close()
         await writer.wait_closed()
 
 

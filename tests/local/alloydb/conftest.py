@@ -2,111 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from alloydb_planes import OPERATOR_PASSWORD, Planes, furnish
 from google.oauth2.credentials import Credentials
 
 from orchestra_lib.cloud import database
 from orchestra_lib.local.alloydb import program
 from orchestra_lib.local.control import process
-from orchestra_lib.local.control.control import ControlPlane
-from orchestra_lib.local.control.operations import Latency
-
-PROJECT = "alloydb-tests"
-OPERATOR_PASSWORD = "pass wörd '\\"
-SERVICE_ACCOUNT = f"app@{PROJECT}.iam.gserviceaccount.com"
-_numbers = count(1)
-
-
-@dataclass(frozen=True)
-class Planes:
-    """Both planes: where they are, and whose tokens count."""
-
-    directory: Path
-    url: str
-    token_file: Path
-    authority: Path
-    operator: str
-    service_account_token: str
-
-    @property
-    def token(self) -> str:
-        """The operator's token."""
-        return self.token_file.read_text().strip()
-
-    def start(self) -> program.DataPlane:
-        """The data plane, started if it does not run."""
-        return program.up(self.directory, self.url, self.token_file, self.authority)
-
-    def call(self, method: str, path: str, body: Any = None, version: str = "v1") -> dict[str, Any]:
-        """One call of AlloyDB's REST interface; waits for an operation. Raises HTTPError."""
-        answer = self._ask(method, f"alloydb/{version}/{path}", body)
-        while "/operations/" in answer.get("name", "") and not answer.get("done"):
-            time.sleep(0.01)
-            answer = self._ask("GET", f"alloydb/{version}/{answer['name']}")
-        return answer
-
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.url}/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-
-    def cluster(self) -> Cluster:
-        """A new cluster whose ``postgres`` has the operator's password."""
-        parent, name = f"projects/{PROJECT}/locations/us-central1", f"c{next(_numbers)}"
-        self.call(
-            "POST",
-            f"{parent}/clusters?clusterId={name}",
-            {
-                "networkConfig": {"network": f"projects/{PROJECT}/global/networks/default"},
-                "initialUser": {"user": "postgres", "password": OPERATOR_PASSWORD},
-            },
-        )
-        return Cluster(self, f"{parent}/clusters/{name}")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A cluster of the local AlloyDB, by its full name."""
-
-    planes: Planes
-    name: str
-
-    def instance(self, name: str = "primary", kind: str = "PRIMARY", **flags: str) -> str:
-        """A new instance with these database flags (``__`` stands for a dot); returns its full name."""
-        body = {"instanceType": kind, "databaseFlags": {key.replace("__", "."): value for key, value in flags.items()}}
-        self.planes.call("POST", f"{self.name}/instances?instanceId={name}", body)
-        return f"{self.name}/instances/{name}"
-
-    def set_flags(self, instance: str, **flags: str) -> None:
-        """Replace the database flags of an instance."""
-        body = {"databaseFlags": {key.replace("__", "."): value for key, value in flags.items()}}
-        self.planes.call("PATCH", f"{instance}?updateMask=databaseFlags", body)
-
-    def user(self, name: str, **body: Any) -> None:
-        """A new database user."""
-        self.planes.call("POST", f"{self.name}/users?userId={name}", body)
-
-    def data(self, instance: str) -> Path:
-        """Where the server of an instance keeps its data."""
-        return self.planes.directory / "alloydb" / ".".join(instance.split("/")[1::2])
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +25,7 @@ def planes() -> Iterator[Planes]:
     state.chmod(0o755)
     directory = process.directory(state)
     directory.mkdir(parents=True)
-    operator, token = _furnish(directory)
+    operator, token = furnish(directory)
     try:
         control = process.up(state, latency="0")
         found = Planes(directory, control.url, Path(control.token_file), state / "authority", operator, token)
@@ -126,17 +35,6 @@ def planes() -> Iterator[Planes]:
         program.down(directory)
         process.down(state)
         shutil.rmtree(state)
-
-
-def _furnish(directory: Path) -> tuple[str, str]:
-    """Give a new control plane a project with AlloyDB enabled; returns the operator, and a token of a service account."""
-    control = ControlPlane(directory, token="not in use", latency=Latency(0))
-    with control.writing():
-        control.projects.create(PROJECT, time.time())
-        control.store.put(f"serviceusage/projects/{PROJECT}/services/alloydb.googleapis.com", {"state": "ENABLED"})
-        token = control.tokens.issue(SERVICE_ACCOUNT, time.time() + 3600)
-    control.close()
-    return control.organization.operator, token
 
 
 Connect = Callable[..., psycopg.Connection]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from conftest import OPERATOR_PASSWORD, SERVICE_ACCOUNT
+from alloydb_planes import OPERATOR_PASSWORD, SERVICE_ACCOUNT
 from google.cloud.alloydbconnector import Connector
 from google.oauth2.credentials import Credentials
 
@@ -18,6 +18,7 @@ from orchestra_lib.cloud import database
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import postgres
 from orchestra_lib.local.alloydb import program
+from orchestra_lib.local.control import process
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,19 @@ def test_a_client_that_breaks_off_leaves_no_session_behind(connect, primary):
     assert one(watcher, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}") == 0
 
 
+def test_a_proxy_of_the_environment_is_not_asked(planes, connect, primary, monkeypatch):
+    plane = planes.start()
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "internal.example")
+    monkeypatch.setenv("no_grpc_proxy", "")
+    with database.connector(
+        Credentials(planes.token), endpoint=plane.endpoint, ca_file=Path(plane.ca_file)
+    ) as connector:
+        connect(primary, through=connector)
+    assert os.environ["no_grpc_proxy"] == "internal.example,127.0.0.1"  # noqa: SIM112 - as gRPC spells it
+
+
 # --- users --------------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +151,7 @@ def test_a_user_with_a_role_that_does_not_exist_is_refused_with_the_reason_and_h
     connect, cluster, primary
 ):
     cluster.user("odd", password="x", databaseRoles=["no_such_role"])
-    with pytest.raises(TargetUnreachable, match='"odd".* could not be made: role "no_such_role" does not exist'):
+    with pytest.raises(TargetUnreachable, match=r'"odd".* could not be made: role "no_such_role" does not exist'):
         connect(primary, "odd", "x")
     connect(primary)
 
@@ -205,7 +219,7 @@ def test_the_admin_service_refuses_a_wrong_token(connect, planes, primary):
     plane = planes.start()
     with (
         database.connector(Credentials("wrong"), endpoint=plane.endpoint, ca_file=Path(plane.ca_file)) as connector,
-        pytest.raises(TargetUnreachable, match="401 .*invalid authentication"),
+        pytest.raises(TargetUnreachable, match=r"401 .*invalid authentication"),
     ):
         connect(primary, through=connector)
 
@@ -215,7 +229,7 @@ def test_the_metadata_exchange_refuses_a_wrong_token(connect, planes, primary):
     right, wrong = Credentials(planes.token), Credentials("wrong", expiry=database._NEVER)
     with (
         Connector(credentials=right, db_credentials=wrong, alloydb_api_endpoint=plane.endpoint) as connector,
-        pytest.raises(TargetUnreachable, match="Metadata Exchange request has failed.*UNAUTHENTICATED"),
+        pytest.raises(TargetUnreachable, match=r"Metadata Exchange request has failed.*UNAUTHENTICATED"),
     ):
         connect(primary, through=connector)
 
@@ -259,10 +273,10 @@ def test_a_deleted_instance_is_not_found_and_its_data_is_gone_when_it_is_made_ag
     session = connect(instance)
     session.execute("CREATE TABLE lost (n int)")
     planes.call("DELETE", instance)
-    with pytest.raises(TargetUnreachable, match="NOT_FOUND.*not found"):
+    with pytest.raises(TargetUnreachable, match=r"NOT_FOUND.*not found"):
         connect(instance)
     wait_until(lambda: not cluster.data(instance).exists())
-    with pytest.raises(TargetUnreachable, match="404 .*not found"):
+    with pytest.raises(TargetUnreachable, match=r"404 .*not found"):
         connect(instance)
     with pytest.raises(psycopg.OperationalError):
         one(session, "SELECT 1")
@@ -272,7 +286,7 @@ def test_a_deleted_instance_is_not_found_and_its_data_is_gone_when_it_is_made_ag
 
 def test_read_pools_are_refused_with_the_way_out(connect, planes, cluster, primary):
     pool = cluster.instance("pool", kind="READ_POOL")
-    with pytest.raises(TargetUnreachable, match="of type READ_POOL.*connect to the cluster's primary instance"):
+    with pytest.raises(TargetUnreachable, match=r"of type READ_POOL.*connect to the cluster's primary instance"):
         connect(pool)
 
 
@@ -288,6 +302,18 @@ def test_the_data_plane_may_be_killed_and_started_again_under_the_same_connector
     after = planes.start()
     assert (after.endpoint, after.ca_file) == (before.endpoint, before.ca_file)
     assert one(connect(instance), "SELECT n FROM kept") == 42
+
+
+def test_without_the_control_plane_nobody_new_comes_in_and_sessions_go_on(connect, planes, primary):
+    session = connect(primary)
+    process.down(planes.state)
+    try:
+        with pytest.raises(TargetUnreachable, match="the local control plane does not answer"):
+            connect(primary)
+        assert one(session, "SELECT 1") == 1
+    finally:
+        process.up(planes.state, latency="0")
+    connect(primary)
 
 
 def test_down_stops_the_servers_and_up_finds_their_data(connect, planes):
