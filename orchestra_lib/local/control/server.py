@@ -121,7 +121,8 @@ class _Protocol(H11Protocol):
 
 def listening_socket(port: int) -> socket.socket:
     """A bound socket on the loopback interface; port 0 takes a free one. Raises TargetUnreachable if it is taken."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named, asyncio turns Nagle's algorithm off: each answer took 45 ms on a kept connection.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
