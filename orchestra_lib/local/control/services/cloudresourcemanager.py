@@ -1,4 +1,4 @@
-"""Resource Manager: projects, folders, the organisation, liens, tags. https://cloud.google.com/resource-manager/reference/rest
+"""Resource Manager: projects, folders, the organisation. https://cloud.google.com/resource-manager/reference/rest
 
 Projects are kept as version 3 writes them; version 1 is a view of that. What does not exist is answered like what the
 caller may not see: 403.
@@ -17,17 +17,17 @@ from orchestra_lib.local.control.operation_styles import bare
 from orchestra_lib.local.control.operations import Record, Style
 from orchestra_lib.local.control.pages import page
 from orchestra_lib.local.control.projects import COLLECTION
+from orchestra_lib.local.control.services import cloudresourcemanager_tags as tags
+from orchestra_lib.local.control.services.cloudresourcemanager_tags import DENIED, SERVICE_NAME
 from orchestra_lib.local.control.store import Stored
 
 if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
 
-_SERVICE = "cloudresourcemanager"
 _PROJECT_ID = "[a-z][a-z0-9-]{4,28}[a-z0-9]"
 _FOLDER_NAME = r"[^\W_](?:[\w -]{1,28}[^\W_])"
-_DENIED = "The caller does not have permission"
 _TYPES = {"organization": "organizations", "folder": "folders"}
-_FOLDER_ID_DIGITS, _TAG_ID_DIGITS = 12, 15
+_FOLDER_ID_DIGITS = 12
 _DELETED = "DELETE_REQUESTED"
 _DELETE_PERMISSION = "resourcemanager.projects.delete"
 
@@ -70,7 +70,7 @@ def _changed(call: Call, row: Stored, body: Body, noun: str, verb: str) -> Body:
 def _row(call: Call) -> Stored:
     row = call.control.find(call.key, even_deleted=True)
     if row is None:
-        raise Fault("PERMISSION_DENIED", _DENIED)
+        raise Fault("PERMISSION_DENIED", DENIED)
     return row
 
 
@@ -91,14 +91,14 @@ def _get(call: Call) -> Body:
 
 def _require_parent(call: Call, parent: str) -> None:
     """Raise Fault (403) for a parent that there is not. In the permissive mode, a folder exists when it is named."""
-    control, key = call.control, f"{_SERVICE}/{parent}"
+    control, key = call.control, f"{SERVICE_NAME}/{parent}"
     kind, _, identifier = parent.partition("/")
     if kind not in _TYPES.values() or not identifier:
         raise bad_field("parent", f"parent '{parent}' has to be folders/ID or organizations/ID.")
     if control.find(key) is not None:
         return
     if not control.permissive:
-        raise Fault("PERMISSION_DENIED", _DENIED)
+        raise Fault("PERMISSION_DENIED", DENIED)
     if kind == "folders":
         own = f"organizations/{control.organization.id}"
         body = {"name": parent, "displayName": identifier, "parent": own, "state": "ACTIVE", "createTime": call.time}
@@ -108,7 +108,7 @@ def _require_parent(call: Call, parent: str) -> None:
 
 def _children(control: ControlPlane, parent: str) -> list[Stored]:
     """The active projects and folders below a folder or the organisation."""
-    rows = [*control.rows_in(COLLECTION), *control.rows_in(f"{_SERVICE}/folders")]
+    rows = [*control.rows_in(COLLECTION), *control.rows_in(f"{SERVICE_NAME}/folders")]
     return [row for row in rows if row.body.get("parent") == parent and row.body.get("state") == "ACTIVE"]
 
 
@@ -138,7 +138,7 @@ def _search(call: Call) -> Body:
     body = call.body or {}
     text = call.query.get("query") or call.query.get("filter") or body.get("filter", "")
     matches = filters.compiled(text)
-    rows = call.control.rows_in(f"{_SERVICE}/{call.path.partition(':')[0]}", even_deleted="state" in text.lower())
+    rows = call.control.rows_in(f"{SERVICE_NAME}/{call.path.partition(':')[0]}", even_deleted="state" in text.lower())
     return _listed(call, [row for row in rows if matches(_searchable(call, row))])
 
 
@@ -223,7 +223,7 @@ def _delete_project(call: Call) -> Body:
     row, control = _row(call), call.control
     if row.deleted_at is not None:
         raise Fault("FAILED_PRECONDITION", "The project is not active: its deletion was requested before.")
-    for lien in control.rows_in(f"{_SERVICE}/liens"):
+    for lien in control.rows_in(f"{SERVICE_NAME}/liens"):
         holds = control.projects.normal(lien.body.get("parent", "")) == call.path
         if holds and _DELETE_PERMISSION in lien.body.get("restrictions", ()):
             words = f"A lien to prevent deletion was placed on the project by [{lien.body.get('origin', '')}]."
@@ -267,7 +267,7 @@ def _lineage(control: ControlPlane, name: str) -> list[str]:
     found: list[str] = []
     while name and name not in found:
         found.append(name)
-        row = control.find(f"{_SERVICE}/{name}")
+        row = control.find(f"{SERVICE_NAME}/{name}")
         name = str(row.body.get("parent", "")) if row else ""
     return found
 
@@ -311,58 +311,6 @@ def _shown_organization(_control: ControlPlane, _key: str, version: str, body: B
     return {**body, "lifecycleState": body["state"]} if version == "v1" else body
 
 
-# --- liens and tags -----------------------------------------------------------------------------------------------
-
-
-def _lien_id(call: Call, body: Body) -> str:
-    number = call.control.projects.number(
-        call.control.projects.id(str(body.get("parent", "")).removeprefix("projects/"))
-    )
-    return f"p{number}-l{uuid.uuid4()}"
-
-
-def _check_lien(call: Call, body: Body, _before: Body | None) -> None:
-    parent = call.control.projects.normal(str(body.get("parent", "")))
-    if call.control.find(f"{_SERVICE}/{parent}") is None:
-        raise Fault("PERMISSION_DENIED", _DENIED)
-    if not body.get("restrictions"):
-        raise bad_field("restrictions", "A lien needs at least one restriction.")
-
-
-def _tag_id(_call: Call, _body: Body) -> str:
-    return digits(str(uuid.uuid4()), _TAG_ID_DIGITS)
-
-
-def _complete_tag(call: Call, body: Body, before: Body | None) -> None:
-    """The name of a tag key or value with its owner's in front. Raises Fault for a parent that there is not."""
-    if before is not None:
-        return
-    control = call.control
-    parent = control.projects.normal(str(body.get("parent", "")))
-    owner = control.find(f"{_SERVICE}/{parent}")
-    if owner is None:
-        raise Fault("PERMISSION_DENIED", _DENIED)
-    prefix = owner.body.get("namespacedName") or parent.rsplit("/", 1)[1]
-    body["namespacedName"] = f"{prefix}/{body['shortName']}"
-    rows = control.rows_in(call.key)
-    if any(row.body.get("namespacedName") == body["namespacedName"] for row in rows):
-        raise Fault("ALREADY_EXISTS", f"A tag '{body['namespacedName']}' already exists.")
-
-
-def _refuse_key_with_values(call: Call, row: Stored) -> None:
-    name = row.key.split("/", 1)[1]
-    if any(value.body.get("parent") == name for value in call.control.rows_in(f"{_SERVICE}/tagValues")):
-        raise Fault("FAILED_PRECONDITION", f"Cannot delete {name}: it still has tag values.")
-
-
-def _namespaced(call: Call) -> Body:
-    wanted, collection = call.query.get("name", ""), call.path.split("/", 1)[0]
-    for row in call.control.rows_in(f"{_SERVICE}/{collection}"):
-        if row.body.get("namespacedName") == wanted:
-            return call.control.shown(call.api, row.key, row.body)
-    raise Fault("PERMISSION_DENIED", _DENIED)
-
-
 _FOLDER_METHODS = {
     "folders.create": _create_folder,
     "folders.get": _get,
@@ -391,19 +339,25 @@ _OTHER_METHODS = {
     "liens.list": _list_below,
     "tagKeys.list": _list_below,
     "tagValues.list": _list_below,
-    "tagKeys.getNamespaced": _namespaced,
-    "tagValues.getNamespaced": _namespaced,
+    "tagKeys.getNamespaced": tags.namespaced,
+    "tagValues.getNamespaced": tags.namespaced,
 }
 
 SERVICE = Service(
-    name=_SERVICE,
+    name=SERVICE_NAME,
     kinds=(
-        Kind("projects", show=_shown_project, soft_delete=_DELETED, not_found=_DENIED),
-        Kind("folders", soft_delete=_DELETED, not_found=_DENIED),
-        Kind("organizations", built_in=_organizations, show=_shown_organization, not_found=_DENIED),
-        Kind("liens", new_id=_lien_id, check=_check_lien, not_found=_DENIED),
-        Kind("tagKeys", new_id=_tag_id, fill=_complete_tag, before_delete=_refuse_key_with_values, not_found=_DENIED),
-        Kind("tagValues", new_id=_tag_id, fill=_complete_tag, not_found=_DENIED),
+        Kind("projects", show=_shown_project, soft_delete=_DELETED, not_found=DENIED),
+        Kind("folders", soft_delete=_DELETED, not_found=DENIED),
+        Kind("organizations", built_in=_organizations, show=_shown_organization, not_found=DENIED),
+        Kind("liens", new_id=tags.lien_id, check=tags.check_lien, not_found=DENIED),
+        Kind(
+            "tagKeys",
+            new_id=tags.tag_id,
+            fill=tags.complete_tag,
+            before_delete=tags.refuse_key_with_values,
+            not_found=DENIED,
+        ),
+        Kind("tagValues", new_id=tags.tag_id, fill=tags.complete_tag, not_found=DENIED),
     ),
     methods={**_FOLDER_METHODS, **_PROJECT_METHODS, **_OTHER_METHODS},
     operations=Style(bare(""), _metadata),
