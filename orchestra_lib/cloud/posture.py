@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
@@ -21,10 +21,11 @@ def posture(client: Client, place: Place, resources: Sequence[Resource]) -> tupl
     """
     project = f"projects/{place.project}"
     accounts = [one.id for one in resources if one.kind == "service account"]
+    networks = {one.id for one in resources if one.kind == "network"}
     claims: tuple[tuple[str, Callable[[], list[str]]], ...] = (
         ("service accounts with a basic role on the project", lambda: _with_basic_roles(client, project)),
         ("keys of the service accounts that people made", lambda: _keys(client, project, accounts)),
-        ("firewall rules that let everybody in", lambda: _open_to_everybody(client, project)),
+        ("firewall rules of our networks that let everybody in", lambda: _open_to_everybody(client, project, networks)),
     )
     return tuple(_none_of(claim, place, find) for claim, find in claims)
 
@@ -59,10 +60,14 @@ def _keys(client: Client, project: str, accounts: Sequence[str]) -> list[str]:
     return found
 
 
-def _open_to_everybody(client: Client, project: str) -> list[str]:
+def _open_to_everybody(client: Client, project: str, networks: Set[str]) -> list[str]:
+    """Rules of other networks are not ours to judge: a new project's ``default`` one comes with SSH open."""
     answer = client.call("compute.v1", "compute.firewalls.list", f"{project}/global/firewalls")
     return [
         str(rule["name"])
         for rule in answer.get("items", ())
-        if rule.get("direction") == "INGRESS" and rule.get("allowed") and _ANYWHERE & set(rule.get("sourceRanges", ()))
+        if rule.get("direction") == "INGRESS"
+        and rule.get("allowed")
+        and _ANYWHERE & set(rule.get("sourceRanges", ()))
+        and str(rule["network"]).rsplit("/", 1)[1] in networks
     ]
