@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BYTES = 32
 _COLLECTION = "_local/tokens"
+_PATH_PREFIX = "/_token/"
 
 
 class Tokens:
@@ -45,3 +46,16 @@ class Tokens:
 def new_token() -> str:
     """A random operator token."""
     return secrets.token_urlsafe(_BYTES)
+
+
+def path_with(token: str) -> str:
+    """What an endpoint's path begins with for a client that sends no token of its own: ``/_token/TOKEN``."""
+    return f"{_PATH_PREFIX}{token}"
+
+
+def taken_from(path: str) -> tuple[str, str | None]:
+    """A path without the token that it carries, and the token; None if it carries none."""
+    if not path.startswith(_PATH_PREFIX):
+        return path, None
+    token, slash, rest = path.removeprefix(_PATH_PREFIX).partition("/")
+    return slash + rest, token
