@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import psycopg
 import pytest
+from stores import Pair
 
 from orchestra_lib.local import databases
 
@@ -27,14 +27,6 @@ def servers() -> Iterator[databases.LocalState]:
     finally:
         databases.down(directory)
         shutil.rmtree(directory)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Connection strings of an empty source and an empty target database, both with pgvector."""
-
-    source: str
-    target: str
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,6 +13,14 @@ from psycopg.types.json import Jsonb
 from orchestra_lib.memory.schema import COLUMN_TYPES, COLUMNS, create_table
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Connection strings of an empty source and an empty target database, both with pgvector."""
+
+    source: str
+    target: str
 
 
 def unit_vectors(count: int, seed: int = 0, dimension: int = 1536, clusters: int = 20) -> np.ndarray:

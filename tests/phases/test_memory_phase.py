@@ -9,8 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
-from conftest import Pair
-from stores import fill
+from stores import Pair, fill
 
 from orchestra_lib import record, runbook, settings
 from orchestra_lib.errors import DataError, GateFailed

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from conftest import Pair
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from stores import Pair
 
 from orchestra_lib.errors import DataError
 from orchestra_lib.rehearsal import Corpus, Seeded, build, seed_store

@@ -343,6 +343,6 @@ def test_any_value_at_any_key_is_read_or_refused_in_one_line(place: tuple[str, t
 
 def test_a_parameter_arrives_though_its_section_is_not_in_the_file() -> None:
     assert settings.load("local", "99_rollback", {"phase": 1, "may_destroy": "a, b"}).rollback.phase == "01"
-    assert load("local", "99_rollback", {"may_destroy": "a, b"}).run.may_destroy == ("a", "b")
+    assert settings.load("local", "99_rollback", {"may_destroy": "a, b"}).run.may_destroy == ("a", "b")
     with pytest.raises(ParameterError, match="phase"):
-        load("local", "99_rollback", {"phase": "banana"})
+        settings.load("local", "99_rollback", {"phase": "banana"})
