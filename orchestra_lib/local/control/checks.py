@@ -1,7 +1,8 @@
 """Whether a request body is what its schema allows, and the body in its one normal form.
 
 Google's JSON front end takes field names in camel and in snake case, enums as names or numbers, 64-bit integers as
-strings or numbers; what is kept is camel case, names, strings. https://protobuf.dev/programming-guides/json
+strings or numbers, bytes in either alphabet of base64; what is kept is camel case, names, strings, the standard
+alphabet. https://protobuf.dev/programming-guides/json
 """
 
 from __future__ import annotations
@@ -189,10 +190,13 @@ def _text(schema: Mapping[str, Any], value: Any, form: str, at: str) -> Any:
         raise bad_field(at, f"Invalid value at '{at}' (type.googleapis.com/google.protobuf.Timestamp), \"{value}\"")
     if form == "byte":
         try:
-            base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_" if re.search("[-_]", value) else None)
+            data = base64.b64decode(
+                value + "=" * (-len(value) % 4), altchars=b"-_" if re.search("[-_]", value) else None
+            )
         except (binascii.Error, ValueError):
             words = f"Invalid value at '{at}' (TYPE_BYTES), Base64 decoding failed for \"{value}\""
             raise bad_field(at, words) from None
+        return base64.b64encode(data).decode()
     return value
 
 

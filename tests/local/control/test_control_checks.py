@@ -178,3 +178,10 @@ def test_immutable_fields_are_watched_at_every_depth():
     assert change({"enablePrivateEndpoint": False}) == "privateClusterConfig.enablePrivateEndpoint"
     assert change({"allowedProjects": []}) is None
     assert checks.immutable_change(api, "WorkstationCluster", before, {"network": "m"}, frozenset()) == "network"
+
+
+@given(st.binary(max_size=24))
+def test_bytes_are_the_same_in_either_alphabet_of_base64(data):
+    written = [base64.b64encode(data), base64.urlsafe_b64encode(data), base64.urlsafe_b64encode(data).rstrip(b"=")]
+    kept = [checks.clean(api_of("iam", "v1"), "Policy", {"etag": etag.decode()})["etag"] for etag in written]
+    assert kept == [base64.b64encode(data).decode()] * 3
