@@ -3,6 +3,8 @@
 ``generateClientCertificate`` stands in AlloyDB's protocol buffers and in its generated clients.
 https://cloud.google.com/alloydb/docs/reference/rpc/google.cloud.alloydb.v1beta#alloydbadmin
 Operations on Cloud Build's worker pools have names below the pool, and are read there.
+Compute's lists take ``returnPartialSuccess``, which gcloud sends with most of them.
+https://cloud.google.com/compute/docs/reference/rest/v1/networks/list
 """
 
 from __future__ import annotations
@@ -66,6 +68,12 @@ ENUM_VALUES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 }
 """By service: schema, field and a value that the service was seen to take."""
 
+LIST_PARAMETERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "compute": {"returnPartialSuccess": {"location": "query", "type": "boolean"}},
+}
+"""By service: what every method takes that answers in pages."""
+_PAGED_BY = "maxResults"
+
 SHOWN: Mapping[str, tuple[tuple[str, str], ...]] = {"secretmanager": (("Rotation", "rotationPeriod"),)}
 """By service: schema and a field that the document calls input only and the service was seen to show."""
 
@@ -78,6 +86,8 @@ def completed(document: Mapping[str, Any]) -> Mapping[str, Any]:
     for schema, field in SHOWN.get(service, ()):
         known = document["schemas"][schema]["properties"][field]
         known["description"] = known["description"].replace("Input only. ", "")
+    if service in LIST_PARAMETERS:
+        _complete_lists(document, LIST_PARAMETERS[service])
     if service not in METHODS:
         return document
     methods = {raw["id"]: {**raw, "path": raw["path"].replace("{version}", version)} for raw in METHODS[service]}
@@ -86,3 +96,11 @@ def completed(document: Mapping[str, Any]) -> Mapping[str, Any]:
         "methods": {**document.get("methods", {}), **methods},
         "schemas": {**document.get("schemas", {}), **SCHEMAS.get(service, {})},
     }
+
+
+def _complete_lists(level: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    for method in level.get("methods", {}).values():
+        if _PAGED_BY in method.get("parameters", {}):
+            method["parameters"] = {**parameters, **method["parameters"]}
+    for resource in level.get("resources", {}).values():
+        _complete_lists(resource, parameters)

@@ -16,6 +16,7 @@ from orchestra_lib.local.control import (
     masks,
     operation_styles,
     operations,
+    places,
     references,
     shapes,
 )
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     pass
 
 _PLACES = frozenset({"projects", "locations", "regions", "zones", "global", "organizations", "folders"})
+_SCOPES = (
+    ("global",),
+    tuple(f"regions/{name}" for name in places.REGIONS),
+    tuple(f"zones/{name}" for name in sorted(places.ALL_ZONES)),
+)
 
 
 # --- create -------------------------------------------------------------------------------------------------------
@@ -152,14 +158,28 @@ def _list_header(call: Call) -> Body:
 
 
 def aggregated_list(call: Call) -> Body:
-    """Compute: the resources of a project by region or zone, with those that are global."""
-    project, collection = call.segments[1], call.segments[-1]
+    """Compute: the resources of a project by region or zone, with those that are global; every place is named."""
+    project, collection = f"projects/{call.project}", call.segments[-1]
     scopes: dict[str, Body] = {}
-    rows = call.control.store.below(f"{call.service}/projects/{project}/", f"{call.service}/{collection}")
-    for body, row in zip(_chosen(call, rows), rows, strict=False):
-        scope = "/".join(row.key.split("/")[3:-2])
-        scopes.setdefault(scope, {collection: []})[collection].append(body)
-    return {**_list_header(call), **({"items": scopes} if scopes else {})}
+    for scope in _scopes(call, project, collection):
+        chosen = _chosen(call, call.control.rows_in(f"{call.service}/{project}/{scope}/{collection}"))
+        scopes[scope] = {collection: chosen} if chosen else {"warning": _no_results(scope)}
+    return {**_list_header(call), "items": scopes}
+
+
+def _scopes(call: Call, project: str, collection: str) -> list[str]:
+    """Where resources of a collection can be: ``global``, ``regions/us-central1``, ``zones/us-central1-a``."""
+    find = call.control.catalog.resource_schema
+    kinds = [scopes for scopes in _SCOPES if find(call.api, f"{project}/{scopes[0]}/{collection}/any")]
+    return [scope for scopes in kinds for scope in scopes]
+
+
+def _no_results(scope: str) -> Body:
+    return {
+        "code": "NO_RESULTS_ON_PAGE",
+        "message": f"There are no results for scope '{scope}' on this page.",
+        "data": [{"key": "scope", "value": scope}],
+    }
 
 
 def _chosen(call: Call, rows: list[Stored]) -> list[Body]:

@@ -228,6 +228,21 @@ def test_compute_lists_by_region(server):
     server.post(SUBNETWORKS, {"name": name, "network": url, "ipCidrRange": "10.1.0.0/24"})
     found = server.get(f"/compute/v1/projects/{PROJECT}/aggregated/subnetworks?filter=name={name}").body["items"]
     assert [subnet["name"] for subnet in found["regions/us-central1"]["subnetworks"]] == [name]
+    assert found["regions/us-east1"]["warning"]["code"] == "NO_RESULTS_ON_PAGE"
+    assert not {scope for scope in found if not scope.startswith("regions/")}
+
+
+def test_compute_lists_everywhere_what_nobody_created(server):
+    path = f"/compute/v1/projects/{PROJECT}/aggregated/machineTypes"
+    found = server.get(f"{path}?filter=name=e2-standard-4").body["items"]
+    assert [kind["name"] for kind in found["zones/us-central1-a"]["machineTypes"]] == ["e2-standard-4"]
+
+
+def test_compute_lists_take_the_parameter_that_the_document_lacks(server):
+    query = "returnPartialSuccess=True&maxResults=5"
+    assert server.get(f"/compute/v1/projects/{PROJECT}/aggregated/routers?{query}").status == 200
+    assert server.get(f"{NETWORKS}?{query}").status == 200
+    assert server.get(f"/compute/v1/projects/{PROJECT}?{query}").status == 400
 
 
 def test_enums_are_numbers_for_clients_that_ask_for_them(server):
