@@ -23,6 +23,7 @@ APIS = (
     "alloydb.v1",
     "alloydb.v1beta",
     "apigateway.v1",
+    "artifactregistry.v1beta2",
     "artifactregistry.v1",
     "billingbudgets.v1",
     "cloudbilling.v1",
@@ -47,7 +48,7 @@ APIS = (
     "workstations.v1",
     "workstations.v1beta",
 )
-"""Every document that is served. Versions of one service share their resources."""
+"""Every document that is served. Versions of one service share their resources; the one that counts comes last."""
 
 ENUM_NUMBERS = "enumNumbers"
 """The key of a schema that holds the numbers of enum values that differ from their places."""

@@ -21,6 +21,7 @@ from orchestra_lib.local.control import (
     operation_methods,
     operation_styles,
     operations,
+    places,
     standard,
 )
 from orchestra_lib.local.control.call import Call, project_in
@@ -196,10 +197,11 @@ class ControlPlane:
         rows = self.store.children(parent, f"{service}/{collection}", even_deleted=True)
         found = {row.key: row for row in rows}
         built_in = self.kind(f"{collection_key}/any").built_in
-        if built_in is not None and "/-" not in parent:
-            for identifier, body in built_in(self, parent).items():
-                key = f"{collection_key}/{identifier}"
-                found.setdefault(key, Stored(key, dict(body), {}))
+        if built_in is not None:
+            for place in places.meant_by(parent):
+                for identifier, body in built_in(self, place).items():
+                    key = f"{place}/{collection}/{identifier}"
+                    found.setdefault(key, Stored(key, dict(body), {}))
         return [found[key] for key in sorted(found) if even_deleted or found[key].deleted_at is None]
 
     def kind(self, key: str) -> Kind:

@@ -59,6 +59,13 @@ ALL_ZONES = frozenset(zone for region in REGIONS for zone in zones(region))
 LOCATIONS = frozenset((*REGIONS, *MULTI_REGIONS)) | ALL_ZONES
 
 
+def meant_by(parent: str) -> tuple[str, ...]:
+    """The parents (keys) that one with ``locations/-`` at its end stands for; none for another ``-``."""
+    if parent.endswith("/locations/-"):
+        return tuple(f"{parent.removesuffix('-')}{name}" for name in (*REGIONS, *MULTI_REGIONS))
+    return () if "/-" in parent else (parent,)
+
+
 def locations(_control: ControlPlane, parent: str) -> dict[str, dict[str, Any]]:
     """What ``locations.list`` of any service shows below a project (a key)."""
     path = parent.split("/", 1)[1] if "/" in parent else ""

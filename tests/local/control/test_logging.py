@@ -42,6 +42,14 @@ def test_buckets_and_sinks_are_there_from_the_start(server, parent):
     assert "writerIdentity" not in sinks["_Default"]
 
 
+def test_a_list_of_every_place_shows_what_is_there_from_the_start(server):
+    name = new_bucket(server).rsplit("/", 1)[1]
+    found = {bucket["name"] for bucket in server.get(f"{ROOT}/locations/-/buckets").body["buckets"]}
+    path = f"projects/{PROJECT}/locations/global/buckets"
+    assert {f"{path}/_Default", f"{path}/_Required", f"{path}/{name}"} <= found
+    assert not {one for one in found if "/locations/-/" in one}
+
+
 def test_what_is_required_cannot_be_changed_or_deleted(server):
     assert server.patch(f"{BUCKETS}/_Required?updateMask=retentionDays", {"retentionDays": 1}).status == 400
     assert server.delete(f"{BUCKETS}/_Required").status == 400

@@ -7,6 +7,7 @@ from typing import Any
 from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.faults import Fault
 from orchestra_lib.local.control.kinds import Body, Kind, Service
+from orchestra_lib.local.control.pages import page
 
 _DENIED = "The caller does not have permission"
 
@@ -25,7 +26,10 @@ def _accounts(control: Any, _parent: str) -> dict[str, Body]:
 
 
 def _info(call: Call) -> Body:
-    project = _project(call)
+    return _shown(call, _project(call))
+
+
+def _shown(call: Call, project: str) -> Body:
     row = call.control.store.get(f"cloudbilling/projects/{project}/billingInfo")
     account = row.body["billingAccountName"] if row else ""
     return {
@@ -44,6 +48,18 @@ def _set_info(call: Call) -> Body:
     return _info(call)
 
 
+def _billed(call: Call) -> Body:
+    """The projects that are billed to an account."""
+    account = call.path.removesuffix("/projects")
+    if call.control.find(f"cloudbilling/{account}") is None:
+        raise Fault("PERMISSION_DENIED", _DENIED)
+    prefix = "cloudbilling/projects/"
+    rows = call.control.store.below(prefix)
+    found = [row.key.removeprefix(prefix).split("/")[0] for row in rows if row.body["billingAccountName"] == account]
+    shown, token = page([_shown(call, project) for project in sorted(found)], call.query)
+    return {**({"projectBillingInfo": shown} if shown else {}), **({"nextPageToken": token} if token else {})}
+
+
 def _project(call: Call) -> str:
     project = str(call.project)
     if not call.control.projects.exists(project):
@@ -54,8 +70,13 @@ def _project(call: Call) -> str:
 SERVICE = Service(
     name="cloudbilling",
     kinds=(Kind("billingAccounts", built_in=_accounts, not_found=_DENIED),),
-    methods={"projects.getBillingInfo": _info, "projects.updateBillingInfo": _set_info},
+    methods={
+        "projects.getBillingInfo": _info,
+        "projects.updateBillingInfo": _set_info,
+        "projects.list": _billed,
+    },
     permissions={
+        "projects.list": "billing.resourceAssociations.list",
         "projects.getBillingInfo": "resourcemanager.projects.get",
         "projects.updateBillingInfo": "resourcemanager.projects.createBillingAssignment",
     },
