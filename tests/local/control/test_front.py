@@ -59,6 +59,23 @@ def test_without_the_token_nothing_is_answered(server, token, words, path):
     assert words in refused.message
 
 
+@pytest.mark.parametrize("path", [f"/alloydb{CLUSTERS}", f"/compute{NETWORKS}", "/_local/state"])
+def test_a_client_without_a_token_may_have_it_in_its_endpoint(server, path):
+    assert server.send("GET", f"/_token/{TOKEN}{path}", token=None).status == 200
+    assert server.send("GET", f"/_token/wrong{path}", token=None).status == 401
+    assert server.send("GET", f"/_token/{path}", token=None).status == 401
+    assert server.send("GET", f"/_token/{TOKEN}{path}", token="wrong").status == 401
+
+
+def test_the_token_in_an_endpoint_is_not_repeated(server, caplog, monkeypatch):
+    missing = server.send("GET", f"/_token/{TOKEN}/_local/nothing", token=None)
+    assert (missing.status, missing.message) == (404, "There is no GET /_local/nothing.")
+    monkeypatch.setattr(server.control, "settle", lambda now: 1 / 0)
+    assert server.send("GET", f"/_token/{TOKEN}/alloydb{CLUSTERS}", token=None).status == 500
+    assert CLUSTERS in caplog.text
+    assert TOKEN not in caplog.text
+
+
 def test_an_issued_token_speaks_for_its_account_until_it_expires(fresh):
     control, email = fresh.control, "robot@cherry-ai-project.iam.gserviceaccount.com"
     with control.writing():
