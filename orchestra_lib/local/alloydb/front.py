@@ -26,6 +26,8 @@ PORT = 5433
 _OPENING_SECONDS = 30
 """What a client may take for its part of the opening, as long as a connector waits for ours."""
 
+_CLOSED = "the instance stopped taking connections at this moment; connect again"
+
 _log = logging.getLogger(__name__)
 
 
@@ -95,21 +97,24 @@ class Front:
         self._sessions.add(session)
         try:
             await self._session(reader, writer)
-        except (OSError, EOFError, TimeoutError, ExchangeError, StartupError) as error:
+        except (OSError, EOFError, TimeoutError, StartupError) as error:
             _log.info("%s: a connection ended: %s", self.address, error or type(error).__name__)
         finally:
             self._sessions.discard(session)
             writer.close()
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        introduction = await self._introduction(reader, writer)
+        exchanges = speaks_metadata_exchange(writer.get_extra_info("peercert")["subject"])
         try:
+            introduction = await _introduction(reader) if exchanges else None
             entry = await self._doorkeeper.admit(introduction.token if introduction else None)
         except Refused as refusal:
             _log.info("%s: refused: %s", self.address, refusal)
-            answer = exchange.refused(str(refusal)) if introduction else startup.refused(refusal.sqlstate, str(refusal))
-            await _say(writer, answer)
+            await _say(writer, _refusal(refusal, exchanges))
             return
+        except asyncio.CancelledError:
+            writer.write(_refusal(Refused(_CLOSED, startup.CANNOT_CONNECT_NOW), exchanges))
+            raise
         if introduction:
             await _say(writer, exchange.accepted())
         try:
@@ -124,16 +129,6 @@ class Front:
         server = await asyncio.open_unix_connection(entry.server.socket, limit=pipe.CHUNK_BYTES)
         server[1].write(first.packet)
         await pipe.both_ways((reader, writer), server)
-
-    async def _introduction(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Introduction | None:
-        if not speaks_metadata_exchange(writer.get_extra_info("peercert")["subject"]):
-            return None
-        try:
-            async with asyncio.timeout(_OPENING_SECONDS):
-                return await exchange.read(reader)
-        except ExchangeError as error:
-            await _say(writer, exchange.refused(str(error)))
-            raise
 
     async def _check_user(
         self,
@@ -173,6 +168,19 @@ def _context(certificate: ServerCertificate) -> ssl.SSLContext:
     context.load_cert_chain(certificate.certificate, certificate.key)
     context.load_verify_locations(certificate.authority)
     return context
+
+
+async def _introduction(reader: asyncio.StreamReader) -> Introduction:
+    try:
+        async with asyncio.timeout(_OPENING_SECONDS):
+            return await exchange.read(reader)
+    except ExchangeError as error:
+        raise Refused(str(error)) from error
+
+
+def _refusal(refusal: Refused, exchanges: bool) -> bytes:
+    """A refusal in the protocol that the client speaks at first."""
+    return exchange.refused(str(refusal)) if exchanges else startup.refused(refusal.sqlstate, str(refusal))
 
 
 async def _say(writer: asyncio.StreamWriter, answer: bytes) -> None:
