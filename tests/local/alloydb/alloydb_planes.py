@@ -100,6 +100,7 @@ class Cluster:
     def instance(self, name: str = "primary", kind: str = "PRIMARY", **flags: str) -> str:
         """A new instance with these database flags (``__`` stands for a dot); returns its full name."""
         body = {"instanceType": kind, "databaseFlags": {key.replace("__", "."): value for key, value in flags.items()}}
+        body |= {"readPoolConfig": {"nodeCount": 1}} if kind == "READ_POOL" else {}
         self.planes.call("POST", f"{self.name}/instances?instanceId={name}", body)
         return f"{self.name}/instances/{name}"
 

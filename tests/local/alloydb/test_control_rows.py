@@ -22,7 +22,7 @@ def refusal(error: pytest.ExceptionInfo[urllib.error.HTTPError]) -> tuple[int, s
 
 
 def test_each_instance_that_is_ready_has_a_loopback_address_of_its_own(planes, cluster):
-    names = [cluster.instance(name) for name in ("first", "second")]
+    names = [cluster.instance("first"), cluster.instance("second", "READ_POOL")]
     bodies = [planes.call("GET", name) for name in names]
     addresses = {body["ipAddress"] for body in bodies}
     assert len(addresses) == 2
@@ -31,8 +31,9 @@ def test_each_instance_that_is_ready_has_a_loopback_address_of_its_own(planes, c
     assert (found["ipAddress"], found["instanceUid"]) == (bodies[0]["ipAddress"], bodies[0]["uid"])
 
 
-def test_an_address_is_kept_when_the_instance_changes(planes, cluster):
-    name = cluster.instance("third")
+def test_an_address_is_kept_when_the_instance_changes(planes):
+    cluster = planes.cluster()
+    name = cluster.instance()
     before = planes.call("GET", name)["ipAddress"]
     cluster.set_flags(name, work_mem="8192")
     assert planes.call("GET", name)["ipAddress"] == before

@@ -2,109 +2,94 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestra_lib.local.alloydb import control_rows
-from orchestra_lib.local.control import places
-from orchestra_lib.local.control.call import Call
-from orchestra_lib.local.control.kinds import Body, Kind, Service, fill_missing
+from orchestra_lib.local.alloydb import control_rows, places
+from orchestra_lib.local.alloydb.roles import GROUP_OF_IAM_USERS
+from orchestra_lib.local.control import references, standard
+from orchestra_lib.local.control.call import Call, timestamp
+from orchestra_lib.local.control.faults import bad_field
+from orchestra_lib.local.control.kinds import Body, Kind, Service, not_found
 from orchestra_lib.local.control.operation_styles import full, in_location
-from orchestra_lib.local.control.operations import Style
+from orchestra_lib.local.control.operations import Record, Style
+from orchestra_lib.local.control.services import alloydb_clusters as clusters
+from orchestra_lib.local.control.services import alloydb_flags
+from orchestra_lib.local.control.services import alloydb_instances as instances
 
-_EVERY_DAY = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
-_GOOGLES_KEYS = {"encryptionType": "GOOGLE_DEFAULT_ENCRYPTION"}
-_CLUSTER: Body = {
-    "automatedBackupPolicy": {
-        "enabled": False,
-        "backupWindow": "3600s",
-        "weeklySchedule": {"daysOfWeek": _EVERY_DAY, "startTimes": [{"hours": 23}]},
-    },
-    "clusterType": "PRIMARY",
-    "continuousBackupConfig": {"enabled": True, "recoveryWindowDays": 14},
-    "databaseVersion": "POSTGRES_16",
-    "encryptionInfo": _GOOGLES_KEYS,
-    "geminiConfig": {},
-    "subscriptionType": "STANDARD",
-}
-_INSTANCE: Body = {
-    "activationPolicy": "ALWAYS",
-    "availabilityType": "REGIONAL",
-    "clientConnectionConfig": {"sslConfig": {"sslMode": "ENCRYPTED_ONLY"}},
-    "geminiConfig": {},
-    "observabilityConfig": {
-        "assistiveExperiencesEnabled": False,
-        "enabled": False,
-        "maxQueryStringLength": 10_240,
-        "preserveComments": False,
-        "queryPlansPerMinute": 20,
-        "recordApplicationTags": False,
-        "trackActiveQueries": False,
-        "trackClientAddress": False,
-        "trackWaitEventTypes": True,
-        "trackWaitEvents": True,
-    },
-    "queryInsightsConfig": {
-        "queryPlansPerMinute": 5,
-        "queryStringLength": 1_024,
-        "recordApplicationTags": False,
-        "recordClientAddress": False,
-    },
-}
+if TYPE_CHECKING:
+    from orchestra_lib.local.control.control import ControlPlane
+
+# https://cloud.google.com/alloydb/docs/backup/overview
+_BACKUPS_KEPT_FOR_SECONDS = 365 * 24 * 3600
 
 
-def _fill_cluster(call: Call, body: Body, before: Body | None) -> None:
-    control_rows.seal_initial_user(call, body, before)
-    backups = body["automatedBackupPolicy"]
-    fill_missing(backups, {"location": call.location})
-    if "quantityBasedRetention" not in backups:
-        fill_missing(backups, {"timeBasedRetention": {"retentionPeriod": "1209600s"}})
-    _name_network(call, body, before)
-    if body["continuousBackupConfig"]["enabled"]:
-        enabled = (before or {}).get("continuousBackupInfo", {}).get("enabledTime", call.time)
-        body["continuousBackupInfo"] = {
-            "enabledTime": enabled,
-            "encryptionInfo": _GOOGLES_KEYS,
-            "schedule": list(_EVERY_DAY),
-        }
-    else:
-        body.pop("continuousBackupInfo", None)
-    mark = hashlib.sha256(body["name"].encode()).hexdigest()[:8]
-    body["serviceAccountEmail"] = f"c-{call.project_number}-{mark}@gcp-sa-alloydb.iam.gserviceaccount.com"
+# --- backups ------------------------------------------------------------------------------------------------------
 
 
-def _name_network(call: Call, body: Body, before: Body | None) -> None:
-    """The network stands in two fields, the older of which is deprecated, with the project's number."""
-    network = body.get("networkConfig", {}).get("network") or body.get("network") or (before or {}).get("network")
-    if network:
-        numbered = call.control.projects.numbered(network)
-        body["network"] = numbered
-        body["networkConfig"] = {**body.get("networkConfig", {}), "network": numbered}
-
-
-def _fill_instance(call: Call, body: Body, _before: Body | None) -> None:
-    zones = places.zones(call.location)
-    pooler = body.get("connectionPoolConfig", {})
-    if pooler.get("enabled"):
-        pooler["poolerCount"] = 1
-    pool = body.get("instanceType") == "READ_POOL"
-    if not zones or pool:
+def _fill_backup(call: Call, body: Body, before: Body | None) -> None:
+    if before:
+        if body["clusterName"] != before["clusterName"]:
+            raise bad_field("backup.cluster_name", "The cluster of a backup cannot be changed.")
         return
-    body.setdefault("writableNode", {"zoneId": body.get("gceZone") or zones[0]})
-    if body["availabilityType"] == "ZONAL":
-        body.pop("nodes", None)
-    else:
-        body.setdefault("nodes", [{"zoneId": zones[1]}])
+    key = references.key_of(call.control, call.service, body["clusterName"], call.project)
+    row = call.control.find(key)
+    if row is None:
+        raise not_found(call.control, key)
+    if f"/locations/{call.location}/" not in key:
+        raise bad_field("backup.cluster_name", f"A backup lies in the region of its cluster, not in {call.location}.")
+    body["clusterName"] = row.body["name"]
+    body["clusterUid"] = row.body["uid"]
+    body["databaseVersion"] = row.body["databaseVersion"]
+    body["encryptionInfo"] = clusters.encryption_info(body)
+    body["expiryTime"] = timestamp(call.now + _BACKUPS_KEPT_FOR_SECONDS)
 
 
-def _finish_cluster(control: Any, key: str, body: Body) -> None:
-    control_rows.take_initial_user(control, key, body)
+def _finish_backup(control: ControlPlane, _key: str, body: Body) -> None:
+    body.setdefault("createCompletionTime", timestamp(control.clock()))
+    body.setdefault("sizeBytes", str(_data_bytes(control, body["clusterName"])))
     body["reconciling"] = False
 
 
-def _finish_instance(control: Any, key: str, body: Body) -> None:
-    control_rows.give_address(control, key, body)
-    body["reconciling"] = False
+def _data_bytes(control: ControlPlane, cluster: str) -> int:
+    """What the data of a cluster's primary instance takes on disk; nothing when no data plane has served it."""
+    for row in instances.of_cluster(control, f"alloydb/{cluster}"):
+        if row.body["instanceType"] == instances.PRIMARY:
+            directory = places.data_directory(control.directory, row.body["name"])
+            return sum(file.lstat().st_size for file in directory.rglob("*"))
+    return 0
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+def _create_user(call: Call) -> Body:
+    """``users.create``: a user that is there already is changed, as the service was seen to do."""
+    body: Body = dict(call.body or {})
+    row = call.control.find(f"{call.key}/{call.query.get('userId', '')}")
+    if row is None:
+        return standard.create(call)
+    if body.pop("keepExtraRoles", False):
+        body["databaseRoles"] = [*row.body.get("databaseRoles", ()), *body.get("databaseRoles", ())]
+    return standard.update_to(call, row, {"userType": row.body["userType"], **body})
+
+
+def _fill_user(call: Call, body: Body, before: Body | None) -> None:
+    control_rows.seal_password(call, body, before)
+    roles = set(body.get("databaseRoles", ()))
+    if body["userType"] == control_rows.IAM_USER:
+        roles.add(GROUP_OF_IAM_USERS)
+    if roles:
+        body["databaseRoles"] = sorted(roles)
+
+
+# --- operations ---------------------------------------------------------------------------------------------------
+
+
+def _metadata(control: ControlPlane, record: Record) -> dict[str, Any]:
+    """What a secondary is made by has a verb of its own."""
+    metadata = full(cancellation=True)(control, record) or {}
+    made_secondary = record["short_id"].endswith(".createsecondary")
+    return {**metadata, "verb": "createsecondary"} if made_secondary else metadata
 
 
 SERVICE = Service(
@@ -114,26 +99,65 @@ SERVICE = Service(
         Kind(
             "clusters",
             etag=False,
+            id_pattern=clusters.ID_PATTERN,
             optional=frozenset({"network"}),
-            defaults=_CLUSTER,
-            fill=_fill_cluster,
-            finish=_finish_cluster,
+            defaults=clusters.DEFAULTS,
+            check=clusters.check,
+            fill=clusters.fill,
+            finish=clusters.finish,
+            show=clusters.shown,
+            before_delete=clusters.before_delete,
         ),
-        Kind("instances", etag=False, defaults=_INSTANCE, fill=_fill_instance, finish=_finish_instance),
+        Kind(
+            "instances",
+            etag=False,
+            id_pattern=clusters.ID_PATTERN,
+            defaults=instances.DEFAULTS,
+            check=instances.check,
+            fill=instances.fill,
+            finish=instances.finish,
+            before_delete=instances.before_delete,
+        ),
+        Kind(
+            "backups",
+            etag=False,
+            id_pattern=clusters.ID_PATTERN,
+            defaults={"type": "ON_DEMAND"},
+            fill=_fill_backup,
+            finish=_finish_backup,
+        ),
         Kind(
             "users",
             etag=False,
             defaults={"userType": control_rows.BUILT_IN},
             check=control_rows.check_user,
-            fill=control_rows.seal_password,
+            fill=_fill_user,
             finish=control_rows.take_password,
             before_delete=control_rows.forget_password,
             built_in=control_rows.first_user,
         ),
     ),
     methods={
+        "clusters.createsecondary": clusters.create_secondary,
         "clusters.generateClientCertificate": control_rows.generate_client_certificate,
-        "instances.getConnectionInfo": control_rows.connection_info,
+        "clusters.promote": clusters.promote,
+        "clusters.restore": clusters.restore,
+        "clusters.switchover": clusters.switch_over,
+        "clusters.upgrade": clusters.upgrade,
+        "users.create": _create_user,
+        "supportedDatabaseFlags.list": alloydb_flags.list_supported,
+        **instances.METHODS,
     },
-    operations=Style(in_location, full(cancellation=True), says_not_done=True),
+    effects={
+        "change roles": clusters.change_roles,
+        "fail over": instances.swap_nodes,
+        "upgrade": clusters.take_version,
+    },
+    operations=Style(in_location, _metadata, says_not_done=True),
+    permissions={
+        "clusters.createsecondary": "alloydb.clusters.create",
+        "clusters.restore": "alloydb.clusters.create",
+        "instances.createsecondary": "alloydb.instances.create",
+        "instances.getConnectionInfo": "alloydb.instances.connect",
+    },
 )
