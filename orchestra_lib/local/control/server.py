@@ -51,13 +51,13 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = await _read(scope, receive)
-        if request is None:
-            await _write(
-                send, Answer(413, {"error": {"code": 413, "message": "Request payload size exceeds the limit."}})
-            )
-            return
         try:
+            request = await _read(scope, receive)
+            if request is None:
+                await _write(
+                    send, Answer(413, {"error": {"code": 413, "message": "Request payload size exceeds the limit."}})
+                )
+                return
             result = await asyncio.to_thread(_answered, self._control, request)
         except ConnectionDropped:
             scope["state"][_TRANSPORT].abort()
@@ -78,10 +78,13 @@ def _answered(control: ControlPlane, request: Request) -> Answer:
 
 
 async def _read(scope: Scope, receive: Receive) -> Request | None:
+    """The whole request, None for one that is too large. Raises ConnectionDropped when the client leaves within it."""
     body = bytearray()
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionDropped
         body += message.get("body", b"")
         more = bool(message.get("more_body", False))
         if len(body) > _LARGEST_BODY_BYTES:

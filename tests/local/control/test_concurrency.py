@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -54,3 +55,19 @@ def test_a_kept_connection_answers_without_delay(fresh):
         took.append(time.perf_counter() - started)
     connection.close()
     assert sorted(took)[20] < 0.03, "40 ms is what a delayed acknowledgement costs"
+
+
+def test_a_request_whose_client_leaves_before_its_body_is_not_carried_out(fresh):
+    """Its empty rest would be the emptiest policy: everybody's roles were gone."""
+    policy = f"/cloudresourcemanager/v3/projects/{PROJECT}"
+    binding = {"role": "roles/viewer", "members": ["user:a@example.com"]}
+    fresh.post(f"{policy}:setIamPolicy", {"policy": {"bindings": [binding]}})
+    head = (
+        f"POST {policy}:setIamPolicy HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n"
+    )
+    address = urllib.parse.urlsplit(fresh.url)
+    for part in ("", '{"policy": {'):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall((head + part).encode())
+    time.sleep(0.2)
+    assert fresh.post(f"{policy}:getIamPolicy").body["bindings"] == [binding]
