@@ -87,6 +87,7 @@ class Workstations(Model):
     replica_zones: Annotated[tuple[Zone, Zone], FromList]
     boot_disk_gb: int = Field(ge=30)
     home_disk_gb: Literal[10, 50, 100, 200, 500, 1000]
+    home_disk_type: Literal["pd-standard", "pd-balanced", "pd-ssd"]
     home_disk_reclaim: Literal["RETAIN", "DELETE"]
     idle_timeout_seconds: int = Field(ge=0)
     running_timeout_seconds: int = Field(ge=0)
@@ -117,12 +118,16 @@ class Assistant(Model):
 
 
 class Api(Model):
-    """The Cloud Run service. Four CPUs need at least 2Gi. ``host`` is None until the service has one."""
+    """The Cloud Run service. Four CPUs need at least 2Gi. ``host`` is None until the service has one.
+
+    ``cpu_idle``: CPU only while a request is answered, and billed so; otherwise always.
+    """
 
     service: Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,47}[a-z0-9])?$")]
     host: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.[a-z]{2,}$")] | None
     cpu: Literal[1, 2, 4, 6, 8]
     memory: MemoryQuantity
+    cpu_idle: bool
     concurrency: int = Field(ge=1, le=1_000)
     min_instances: int = Field(ge=0)
     max_instances: int = Field(ge=1)

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from orchestra_lib.errors import ParameterError
+from orchestra_lib.settings.document import read
 from orchestra_lib.settings.model import CLOUD_SECTIONS, Settings
 from orchestra_lib.settings.overrides import OVERRIDES, parameter_names
 from orchestra_lib.settings.refusal import refusal
+
+STRATEGY = "strategy-as-written"
+"""The file with the strategy's own words under our names: no environment, and nothing can be made from it."""
 
 # What a rehearsal takes from the environment that it rehearses, where it has none of its own.
 _TAKEN: tuple[tuple[str, ...], ...] = (*((name,) for name in CLOUD_SECTIONS), ("memory", "alloydb"))
@@ -29,7 +32,8 @@ def root() -> Path:
 
 def environments(directory: Path | None = None) -> tuple[str, ...]:
     """The names of the environments that have a parameter file."""
-    return tuple(sorted(path.stem for path in (directory or root() / "parameters").glob("*.yaml")))
+    paths = (directory or root() / "parameters").glob("*.yaml")
+    return tuple(sorted(path.stem for path in paths if path.stem != STRATEGY))
 
 
 def load(
@@ -45,9 +49,9 @@ def load(
     it names the file in which the value stands, or the parameter, the key, the value and what is allowed.
     """
     path = _file(environment, directory or root() / "parameters")
-    content = _read(path)
-    rehearsed = _rehearsed(path, content)
-    taken = _take(content, _read(rehearsed) if rehearsed else {})
+    content = read(path)
+    rehearsed, there = _rehearsed(path, content)
+    taken = _take(content, there)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     places = _places(runbook, given)
     for name, value in given.items():
@@ -67,11 +71,14 @@ def load(
     return settings.with_taken(tuple(".".join(place) for place in taken))
 
 
-def _rehearsed(path: Path, content: Mapping[str, Any]) -> Path | None:
-    """The file of the environment that this one rehearses: one on Google Cloud, that rehearses nothing itself."""
+def _rehearsed(path: Path, content: Mapping[str, Any]) -> tuple[Path | None, Mapping[str, Any]]:
+    """The file of the environment that this one rehearses, and its content.
+
+    It has to be one on Google Cloud, that rehearses nothing itself.
+    """
     name = content.get("rehearses")
     if name is None:
-        return None
+        return None, {}
     others = [other for other in environments(path.parent) if other != path.stem]
     if name not in others:
         raise ParameterError(
@@ -79,14 +86,14 @@ def _rehearsed(path: Path, content: Mapping[str, Any]) -> Path | None:
             f"and there is {', '.join(others) or 'none'}"
         )
     rehearsed = path.parent / f"{name}.yaml"
-    there = _read(rehearsed)
+    there = read(rehearsed)
     environment = there.get("environment")
     if there.get("rehearses") is not None or not isinstance(environment, dict) or environment.get("kind") != "gcp":
         raise ParameterError(
             f"{path}: rehearses is {name!r}, and {rehearsed} is not on Google Cloud; only an environment of kind gcp "
             "that rehearses nothing itself can be rehearsed"
         )
-    return rehearsed
+    return rehearsed, there
 
 
 def _take(content: dict[str, Any], rehearsed: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
@@ -111,6 +118,11 @@ def _section(content: Mapping[str, Any], place: tuple[str, ...]) -> Any:
 
 def _file(environment: object, directory: Path) -> Path:
     names = environments(directory)
+    if environment == STRATEGY:
+        raise ParameterError(
+            f"{STRATEGY} is no environment: it holds what the strategy says, and part of that cannot exist; the "
+            f"preflight judges it; the environments are {', '.join(names) or 'none'}"
+        )
     if environment not in names:
         raise ParameterError(
             f"there is no environment {environment!r}; {directory} has {', '.join(names) or 'no file NAME.yaml'}"
@@ -135,35 +147,3 @@ def _put(content: dict[str, Any], place: tuple[str, ...], value: object) -> None
             return  # the file itself is wrong there, and validation will say so
         content = inner
     content[place[-1]] = value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader with one more check
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{path} is not UTF-8 at byte {error.start}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ParameterError(f"{path}, line {line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict):
-        raise ParameterError(f"{path} holds no settings: it has to be a mapping with the section environment first")
-    return content
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys in silence; a parameter file may not have two."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)

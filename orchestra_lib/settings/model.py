@@ -31,6 +31,7 @@ from orchestra_lib.settings.delivery import GitHub, Registry, Secrets
 from orchestra_lib.settings.memory import Memory
 from orchestra_lib.settings.network import Network
 from orchestra_lib.settings.observability import Alerting, Logging, Notifications
+from orchestra_lib.settings.usage import Usage
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
@@ -115,6 +116,7 @@ class Settings(Model):
     assistant: Assistant | None = None
     api: Api | None = None
     cost: Cost | None = None
+    usage: Usage | None = None
     timeline: Annotated[tuple[Phase, ...], FromList] | None = None
 
     _taken: tuple[str, ...] = PrivateAttr(default=())
@@ -171,6 +173,7 @@ CLOUD_SECTIONS = (
     "assistant",
     "api",
     "cost",
+    "usage",
     "timeline",
 )
 """The sections of Google Cloud: all of them in an environment there, or none."""
