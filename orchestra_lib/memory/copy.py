@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg
 from psycopg import sql
@@ -36,11 +37,10 @@ from orchestra_lib.memory.source import SourceTable
 _BLOCK_BYTES = 64 * 1024
 _HEADER_BYTES = 19  # signature (11), flags (4) and header extension length (4) of a COPY BINARY stream
 _TRAILER = b"\xff\xff"
-# A tuple in COPY BINARY format starts with its number of fields; the digest is the last field, after its length.
-_FIELDS_SENT = struct.pack(">h", len(COLUMNS))
-_FIELDS_READ = struct.pack(">h", len(COLUMNS) + 1)
-_DIGEST_BYTES = 8
-_DIGEST_FIELD_BYTES = 4 + _DIGEST_BYTES
+# How the source's tuples start (number of fields, length of the first one, the digest), and how the target's do.
+_START_READ = struct.Struct(">hiq")
+_START_SENT = struct.pack(">h", len(COLUMNS))
+_SHAPE_READ = (len(COLUMNS) + 1, 8)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _send(
     write = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(job.target_table, _column_list())
     rows = total = size = 0
     with source.cursor().copy(_read_statement(job, key_range)) as reader, target.cursor().copy(write) as writer:
-        for block in _blocks(reader):
+        for block in _blocks(iter(reader)):
             writer.write(block.stream)
             rows += block.rows
             total += block.total
@@ -203,28 +203,30 @@ def _send(
     return CopiedRange(key_range, Checksum(rows, total), sent=True, bytes=size)
 
 
-def _blocks(messages: Iterable[Buffer]) -> Iterator[_Block]:
-    """A COPY stream without its last column, in blocks; the last column is each row's digest."""
-    pieces: list[Buffer] = []
+def _blocks(messages: Iterator[Buffer]) -> Iterator[_Block]:
+    """A COPY stream without its first column, in blocks; the first column is each row's digest."""
+    # One message a row: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY. The header comes with
+    # the first.
+    first = memoryview(next(messages))
+    pieces: list[Buffer] = [first[:_HEADER_BYTES]]
     rows = total = size = 0
-    header_bytes = _HEADER_BYTES
-    for message in messages:  # one a row: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
-        tuple_ = memoryview(message)[header_bytes:]
-        if header_bytes:
-            pieces.append(message[:header_bytes])
-            header_bytes = 0
-        if tuple_[:2] == _FIELDS_READ:
-            total += int.from_bytes(tuple_[-_DIGEST_BYTES:], "big", signed=True)
-            pieces += (_FIELDS_SENT, tuple_[2:-_DIGEST_FIELD_BYTES])
+    for row in chain((first[_HEADER_BYTES:],), map(memoryview, messages)):
+        if len(row) > len(_TRAILER):
+            fields, length, digest = _START_READ.unpack_from(row)
+            if (fields, length) != _SHAPE_READ:
+                raise DataError(
+                    f"the source sent a row of {fields} fields whose first is {length} bytes long; expected were "
+                    f"{_SHAPE_READ[0]} and a digest of {_SHAPE_READ[1]}"
+                )
+            total += digest
+            pieces += (_START_SENT, row[_START_READ.size :])
             rows += 1
-        elif len(tuple_) == 0 or tuple_ == _TRAILER:
-            pieces.append(tuple_)
+            size += len(row)
+            if size >= _BLOCK_BYTES:
+                yield _Block(b"".join(pieces), rows, total)
+                pieces, rows, total, size = [], 0, 0, 0
         else:
-            raise DataError(f"the source sent {len(tuple_)} bytes that are no row of its COPY stream")
-        size += len(tuple_)
-        if size >= _BLOCK_BYTES:
-            yield _Block(b"".join(pieces), rows, total)
-            pieces, rows, total, size = [], 0, 0, 0
+            pieces.append(row)
     yield _Block(b"".join(pieces), rows, total)
 
 
@@ -233,7 +235,7 @@ def _read_statement(job: CopyJob, key_range: KeyRange) -> sql.Composed:
     # vector would be turned into bytes twice, a quarter of what reading a row costs.
     statement = """
         COPY (
-            SELECT sent.*, {digest}
+            SELECT {digest}, sent.*
             FROM (SELECT {columns} FROM ({rows}) AS rows WHERE {condition} OFFSET 0) AS sent
         ) TO STDOUT (FORMAT binary)
     """
