@@ -1,7 +1,8 @@
 """What was changed, and what was there before: an append-only file, on the disk before and after every call.
 
 Each change writes ``begun`` before its first call, ``sent`` when an operation was started, then ``done``, ``adopted``
-or ``failed``. A change without an end is one whose process was killed: :meth:`Journal.open_changes` names it.
+or ``failed``. A change without an end is one whose process was killed, or whose call was never answered. When nothing of
+it is to be seen later on it ends as failed and ``lost``: the call may still arrive, and what it makes is ours.
 """
 
 from __future__ import annotations
@@ -51,12 +52,20 @@ class RecordedChange:
     operation: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     message: str = ""
+    lost: bool = False
     failed_operations: int = 0
 
     @property
     def is_open(self) -> bool:
         """Whether nobody wrote how it ended."""
         return self.event not in _ENDS
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether it was carried out by us, as far as anybody knows: a clear refusal and an adoption were not."""
+        if self.event is Event.FAILED:
+            return self.lost or self.after is not None
+        return self.event is not Event.ADOPTED
 
 
 @dataclass
@@ -81,6 +90,27 @@ class Journal:
     def open_changes(self) -> tuple[RecordedChange, ...]:
         """The changes of which nobody wrote how they ended."""
         return tuple(change for change in self.changes if change.is_open)
+
+    def unsettled(self) -> tuple[RecordedChange, ...]:
+        """The open changes, and the lost ones after which nothing was tried on their resource."""
+        last = {change.wanted.key: change for change in self.changes}
+        return tuple(
+            change for change in self.changes if change.is_open or (change.lost and last[change.wanted.key] is change)
+        )
+
+    def is_ours(self, key: str) -> bool:
+        """Whether we have made the resource, or may have, and have not deleted it since."""
+        ours = False
+        for change in self.changes:
+            if change.wanted.key == key and change.verb is Verb.CREATE:
+                ours = (ours and change.event is not Event.ADOPTED) or change.may_have_happened
+            elif change.wanted.key == key and change.verb is Verb.DELETE:
+                ours = ours and change.event is not Event.DONE
+        return ours
+
+    def written_at(self) -> float:
+        """When the last entry was written, seconds since 1970."""
+        return self.path.stat().st_mtime if self.path.exists() else 0.0
 
     def applied(self) -> dict[str, Mapping[str, Any]]:
         """The body of each resource as it was applied last, by key; deleted ones are not there."""
@@ -120,12 +150,13 @@ class Journal:
     def done(self, change: RecordedChange, after: Live | None, *, adopted: bool = False) -> None:
         """Write that the change ended well, and what there is now."""
         change.after = None if after is None else after.body
+        change.lost = False
         self._append(change, Event.ADOPTED if adopted else Event.DONE, after=change.after)
 
-    def failed(self, change: RecordedChange, message: str, after: Live | None = None) -> None:
-        """Write that the change failed, why, and what there is now as far as it is known."""
-        change.message, change.after = message, None if after is None else after.body
-        self._append(change, Event.FAILED, message=message, after=change.after)
+    def failed(self, change: RecordedChange, message: str, after: Live | None = None, *, lost: bool = False) -> None:
+        """Write that the change failed, why, and what it left. ``lost``: nobody knows that it will not happen yet."""
+        change.message, change.after, change.lost = message, None if after is None else after.body, lost
+        self._append(change, Event.FAILED, message=message, after=change.after, lost=lost)
 
     def _append(self, change: RecordedChange, event: Event, **content: Any) -> None:
         with self._lock:
@@ -172,7 +203,7 @@ def _read(path: Path) -> _State:
             _take(state, json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise RecordError(
-                f"{path}, line {number + 1} cannot be believed: {error}; restore it from a copy"
+                f"{path}, line {number} cannot be believed: {error}; restore it from a copy"
             ) from error
     return state
 
@@ -192,4 +223,5 @@ def _take(state: _State, entry: Mapping[str, Any]) -> None:
         known.event = event
         known.operation = entry.get("operation", known.operation)
         known.after, known.message = entry.get("after"), entry.get("message", "")
+        known.lost = bool(entry.get("lost", False))
     state.entries += 1

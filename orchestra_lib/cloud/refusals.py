@@ -23,6 +23,8 @@ _TRANSIENT_REASONS = frozenset(
         "SERVICE_UNAVAILABLE",
     }
 )
+NOT_VISIBLE = "notVisible"
+"""Our own reason: what was just changed does not show yet."""
 
 
 class CloudRefused(OrchestraError):
@@ -31,6 +33,11 @@ class CloudRefused(OrchestraError):
     def __init__(self, message: str, *, status: int, reason: str, transient: bool = False) -> None:
         super().__init__(message)
         self.status, self.reason, self.transient = status, reason, transient
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it says for certain that the call was not carried out, or that its operation has failed."""
+        return self.status < 500 and self.reason != NOT_VISIBLE
 
     @property
     def is_absence(self) -> bool:
