@@ -15,11 +15,11 @@ import stamina
 
 from orchestra_lib.cloud import access
 from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
-from orchestra_lib.cloud.diff import is_rows
+from orchestra_lib.cloud.diff import FieldDiff, is_rows
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
-from orchestra_lib.cloud.plan import CloudPlan, Step, comparison
-from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.cloud.plan import CloudPlan, Step, aliases_around, comparison
+from orchestra_lib.cloud.refusals import NOT_VISIBLE, CloudRefused
 from orchestra_lib.cloud.resource import Live, Resource, resolve
 from orchestra_lib.errors import GateFailed, OrchestraError
 from orchestra_lib.plan import Verb
@@ -28,6 +28,9 @@ WORKERS = 16
 # Rate limits of Google Cloud are per minute, and what was just made shows everywhere within one.
 _ATTEMPTS, _PATIENCE_SECONDS = 10, 120.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _JITTER_SECONDS = 0.2, 15.0, 0.5
+
+# The longest that a call takes between its process's death and what it makes being there to be read.
+_ARRIVES_WITHIN_SECONDS = 5.0
 
 Result = TypeVar("Result")
 Node = tuple[str, str]
@@ -67,29 +70,54 @@ def apply(
     the next run goes on from there. Raises the first failure, GateFailed when something was changed since the plan was
     made, KeyboardInterrupt when it is interrupted (operations that run go on; the journal knows them).
     """
+    recover(client, journal)  # of an apply that was interrupted or failed in this very session
     return _Execution(client, plan, journal, run_id).run(progress, undoing=undoing)
 
 
 def recover(client: Client, journal: Journal) -> tuple[RecordedChange, ...]:
-    """Find out how the changes ended whose process was killed, write it down, and return them. Changes nothing else.
+    """Find out how the changes ended of which nobody knows it, write it down, and return them. Changes nothing else.
 
     Operations that still run are waited for, so that a plan made afterwards sees what they made.
     """
-    found = journal.open_changes()
-    for change in found:
-        kind, failure = KINDS[change.wanted.kind], ""
-        if change.operation:
-            try:
-                client.finish(kind.api, f"{change.verb} {change.wanted.key}", change.operation, kind.timeout_seconds)
-            except CloudRefused as error:
-                if not error.is_absence:  # an operation is forgotten after a while; what it made is what counts
-                    failure = str(error)
-        after = access.read(client, change.wanted)
-        if failure or not _is_as_intended(change, after):
-            journal.failed(change, failure or "its process was killed before it was carried out", after)
-        else:
+    unsettled, arrived_by = journal.unsettled(), journal.written_at() + _ARRIVES_WITHIN_SECONDS
+    aliases = aliases_around(client, [change.wanted for change in unsettled])
+    ended = []
+    for change in unsettled:
+        failure = _failure_of_operation(client, change)
+        after = _looked_for(client, change, arrived_by)
+        if failure:
+            journal.failed(change, failure, after)
+        elif _is_as_intended(change, after, aliases):
             journal.done(change, after)
-    return found
+        elif change.is_open:
+            journal.failed(change, "its process was cut off, and nothing of it is to be seen", after, lost=True)
+        else:
+            continue  # still lost
+        ended.append(change)
+    return tuple(ended)
+
+
+def _failure_of_operation(client: Client, change: RecordedChange) -> str:
+    """Wait for a change's operation; why it failed, or nothing."""
+    if not (change.is_open and change.operation):
+        return ""
+    kind = KINDS[change.wanted.kind]
+    try:
+        client.finish(kind.api, f"{change.verb} {change.wanted.key}", change.operation, kind.timeout_seconds)
+    except CloudRefused as error:
+        # An operation is forgotten after a while; what it made is what counts.
+        return "" if error.is_absence else str(error)
+    return ""
+
+
+def _looked_for(client: Client, change: RecordedChange, arrived_by: float) -> Live | None:
+    """What there is now. A call that may still be on its way is waited for where it would make a second one."""
+    twice = change.verb is Verb.CREATE and KINDS[change.wanted.kind].found_by and not change.operation
+    while True:
+        live = access.read(client, change.wanted)
+        if live or not twice or time.time() > arrived_by:
+            return live
+        time.sleep(_FIRST_PAUSE_SECONDS)
 
 
 class _Execution:
@@ -143,53 +171,56 @@ class _Execution:
         elif step.verb is Verb.UPDATE:
             live = self._update(step, wanted)
         else:
-            live, adopted = self._create(wanted)
+            live, adopted = self._create(step, wanted)
         self._live[key] = live
         verb = Verb.DELETE if what == "delete" else Verb.CREATE if step.verb is Verb.REPLACE else step.verb
         name = f"{wanted.kind} {step.name}"
         return Done(key, name, verb, live, began - self._began, time.perf_counter() - began, adopted)
 
-    def _create(self, wanted: Resource) -> tuple[Live, bool]:
+    def _create(self, step: Step, wanted: Resource) -> tuple[Live, bool]:
+        ours = self._journal.is_ours(wanted.key)  # a change that was cut off may have made it
         change = self._journal.begin(self._run_id, Verb.CREATE, wanted, None)
 
         def attempt(number: int) -> tuple[Live, bool]:
+            may_be_ours = ours or number > 1
             # What is not told apart by an id of ours is made a second time without a word: look before every attempt.
             look = number > 1 or KINDS[wanted.kind].found_by or KINDS[wanted.kind].identity
             there = access.read(self._client, wanted) if look else None
             if there is not None:
-                return there, number == 1  # later: an earlier attempt made it, though its answer was lost
+                return there, not may_be_ours
             try:
                 self._wait(change, access.create(self._client, wanted, _request_id(change)))
             except CloudRefused as error:
                 there = access.read(self._client, wanted) if error.is_conflict else None
+                if there is None and error.is_conflict and may_be_ours:
+                    raise _not_yet(f"{wanted.key} is being made and cannot be read yet ({error})") from None
                 if there is None:
                     raise
-                return there, number == 1
+                return there, not may_be_ours
             return self._visible(wanted), False
 
         live, adopted = self._journalled(change, attempt)
-        self._require_arrived(change, wanted, live, adopted=adopted)
+        self._require_arrived(change, step, wanted, live, adopted=adopted)
         self._journal.done(change, live, adopted=adopted)
         return live, adopted
 
     def _update(self, step: Step, wanted: Resource) -> Live:
         live = self._unchanged(step, wanted)
-        diffs = comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body, _cleared(step))
-        fields = tuple(dict.fromkeys(diff.field for diff in diffs))
+        fields = tuple(dict.fromkeys(diff.field for diff in self._left(step, wanted, live)))
         if not fields:
             return live
         change = self._journal.begin(self._run_id, Verb.UPDATE, wanted, live, fields)
 
         def attempt(number: int) -> Live:
             there = live if number == 1 else self._visible(wanted)
-            if number > 1 and not self._left(wanted, there, fields):
+            if number > 1 and not self._left(step, wanted, there):
                 return there
-            merged = replace(wanted, body=_merged(wanted.body, there.body, fields))
+            merged = replace(wanted, body=_merged(wanted.body, there.body, step.applied, fields))
             self._wait(change, access.update(self._client, merged, there, fields, _request_id(change)))
             return self._visible(wanted)
 
         after = self._journalled(change, attempt)
-        self._require_arrived(change, wanted, after)
+        self._require_arrived(change, step, wanted, after)
         self._journal.done(change, after)
         return after
 
@@ -212,7 +243,7 @@ class _Execution:
         self._journal.done(change, None)
 
     def _journalled(self, change: RecordedChange, attempt: Callable[[int], Result]) -> Result:
-        """Run the attempts of a change; a failure for good stands in the journal."""
+        """Run the attempts of a change. A failure stands in the journal, unless it may be carried out nevertheless."""
         try:
             for trying in stamina.retry_context(
                 on=self._is_transient,
@@ -224,8 +255,10 @@ class _Execution:
             ):
                 with trying:
                     return attempt(trying.num)
-        except OrchestraError as error:
-            self._journal.failed(change, str(error))
+        except CloudRefused as error:
+            if error.is_final:
+                # A failed operation may leave a resource behind, which is ours then.
+                self._journal.failed(change, str(error), self._left_by(change))
             raise
         raise AssertionError("stamina ends with a value or an error")
 
@@ -240,6 +273,12 @@ class _Execution:
         except CloudRefused:
             change.failed_operations += 1
             raise
+
+    def _left_by(self, change: RecordedChange) -> Live | None:
+        try:
+            return access.read(self._client, change.wanted) if change.failed_operations else None
+        except OrchestraError:
+            return None  # what went wrong is raised by the caller; this would only hide it
 
     def _visible(self, wanted: Resource) -> Live:
         live = access.read(self._client, wanted)
@@ -258,8 +297,10 @@ class _Execution:
                 )
         return live
 
-    def _require_arrived(self, change: RecordedChange, wanted: Resource, live: Live, *, adopted: bool = False) -> None:
-        left = self._left(wanted, live, None)
+    def _require_arrived(
+        self, change: RecordedChange, step: Step, wanted: Resource, live: Live, *, adopted: bool = False
+    ) -> None:
+        left = self._left(step, wanted, live)
         if not left:
             return
         values = "; ".join(f"{diff.path} is {diff.before!r}, wanted {diff.after!r}" for diff in left)
@@ -274,9 +315,9 @@ class _Execution:
             reason="readBackDiffers",
         )
 
-    def _left(self, wanted: Resource, live: Live, fields: Iterable[str] | None) -> list[Any]:
-        diffs = comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body)
-        return [diff for diff in diffs if fields is None or diff.field in fields]
+    def _left(self, step: Step, wanted: Resource, live: Live) -> tuple[FieldDiff, ...]:
+        """What is still not as it is wanted."""
+        return comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body, step.applied)
 
     def _resolved(self, wanted: Resource) -> Resource:
         return replace(wanted, body=resolve(wanted.body, self._live), needs=wanted.all_needs)
@@ -322,30 +363,30 @@ def _planned(step: Step) -> dict[str, Any]:
     return {diff.field: step.live.body.get(diff.field) for diff in step.diffs}
 
 
-def _cleared(step: Step) -> dict[str, Any]:
-    """Fields that the plan clears: they are in no wanted body."""
-    return {diff.field: diff.before for diff in step.diffs if diff.field not in step.wanted.body}
+def _merged(
+    wanted: Mapping[str, Any], live: Mapping[str, Any], applied: Mapping[str, Any], fields: Iterable[str]
+) -> dict[str, Any]:
+    """The named fields, wanted over live: what others added to them stays, what we applied and want no more goes."""
+    return {name: _over(wanted.get(name), live.get(name), applied.get(name)) for name in fields}
 
 
-def _merged(wanted: Mapping[str, Any], live: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """The named fields, wanted over live: a service's own additions to a nested message stay."""
-    return {name: _over(wanted.get(name), live.get(name)) for name in fields}
-
-
-def _over(wanted: Any, live: Any) -> Any:
+def _over(wanted: Any, live: Any, applied: Any) -> Any:
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
-        return {**live, **{name: _over(value, live.get(name)) for name, value in wanted.items()}}
+        before = applied if isinstance(applied, Mapping) else {}
+        kept = {name: value for name, value in live.items() if name in wanted or name not in before}
+        return {**kept, **{name: _over(value, live.get(name), before.get(name)) for name, value in wanted.items()}}
     if is_rows(wanted) and is_rows(live) and len(wanted) == len(live):
-        return [_over(row, there) for row, there in zip(wanted, live, strict=True)]
+        before = applied if is_rows(applied) and len(applied) == len(wanted) else [{}] * len(wanted)
+        return [_over(*row) for row in zip(wanted, live, before, strict=True)]
     return wanted
 
 
-def _is_as_intended(change: RecordedChange, after: Live | None) -> bool:
+def _is_as_intended(change: RecordedChange, after: Live | None, aliases: Mapping[str, str]) -> bool:
     if change.verb is Verb.DELETE:
         return after is None
     if after is None:
         return False
-    return not comparison(KINDS[change.wanted.kind], {}).differences(change.wanted.body, after.body)
+    return not comparison(KINDS[change.wanted.kind], aliases).differences(change.wanted.body, after.body)
 
 
 def _request_id(change: RecordedChange) -> str:
@@ -357,7 +398,7 @@ def _request_id(change: RecordedChange) -> str:
 
 
 def _not_yet(message: str) -> CloudRefused:
-    return CloudRefused(message, status=404, reason="notVisible", transient=True)
+    return CloudRefused(message, status=404, reason=NOT_VISIBLE, transient=True)
 
 
 def _worst(failures: list[BaseException]) -> BaseException:

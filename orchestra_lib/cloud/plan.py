@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestra_lib.cloud import access
@@ -25,12 +25,16 @@ _LONGEST_SUMMARY = 160
 
 @dataclass(frozen=True)
 class Step:
-    """One resource of a plan: what is to happen to it, what there is, and the fields in which they differ."""
+    """One resource of a plan: what is to happen to it, what there is, and the fields in which they differ.
+
+    ``applied`` is the body that was applied last: what it has and ``wanted`` has not is to go.
+    """
 
     wanted: Resource
     verb: Verb
     live: Live | None
     diffs: tuple[FieldDiff, ...] = ()
+    applied: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -99,7 +103,7 @@ def make_plan(
     for wanted in ordered:
         step = _step(wanted, live, (applied or {}).get(wanted.key), aliases)
         if step.verb is Verb.UPDATE and _replaced_with_its_need(step, steps):
-            step = Step(wanted, Verb.REPLACE, step.live, step.diffs)
+            step = replace(step, verb=Verb.REPLACE)
         steps[wanted.key] = step
     plan = CloudPlan(tuple(steps.values()), aliases)
     refuse_destruction(plan.steps, may_destroy)
@@ -165,6 +169,13 @@ def read_live(client: Client, resources: Sequence[Resource]) -> dict[str, Live |
         )
         live.update(zip((one.key for one in rest), found, strict=True))
     return live
+
+
+def aliases_around(client: Client, resources: Sequence[Resource]) -> dict[str, str]:
+    """Other names of the projects in which the resources lie, read now."""
+    ids = {one.parent.split("/")[1] for one in resources if one.parent.startswith("projects/")}
+    projects = [Resource("project", "", name) for name in sorted(ids)]
+    return _aliases(projects, {one.key: access.read(client, one) for one in projects})
 
 
 def comparison(kind: Kind, aliases: Mapping[str, str]) -> Comparison:
@@ -241,7 +252,7 @@ def _step(
     if not diffs:
         return Step(wanted, Verb.KEEP, there)
     in_place = kind.update is not None and not {diff.field for diff in diffs} & fixed_fields(kind)
-    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, there, diffs)
+    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, there, diffs, applied or {})
 
 
 def _replaced_with_its_need(step: Step, steps: Mapping[str, Step]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.discovery import has_method, method, without_output_only
-from orchestra_lib.cloud.journal import Event, Journal, RecordedChange
+from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.plan import CloudPlan, Step, comparison, fixed_fields, make_plan, read_live, refuse_destruction
 from orchestra_lib.cloud.resource import Live, Resource
@@ -41,14 +41,14 @@ def drift(client: Client, journal: Journal) -> CloudPlan:
 
 
 def _histories(journal: Journal, since_run: str | None) -> dict[str, list[RecordedChange]]:
-    """Our changes of each resource in their order; adopted resources are not ours until we change them."""
+    """Our changes of each resource in their order; what was adopted or refused is not ours until we change it."""
     changes = list(journal.changes)
     if since_run is not None:
         first = next((index for index, change in enumerate(changes) if change.run_id == since_run), len(changes))
         changes = changes[first:]
     found: dict[str, list[RecordedChange]] = {}
     for change in changes:
-        if change.event is not Event.ADOPTED:
+        if change.may_have_happened:
             found.setdefault(change.wanted.key, []).append(change)
     return found
 
@@ -77,7 +77,7 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
         return None
     in_place = not {diff.field for diff in diffs} & fixed_fields(kind)
     wanted = replace(last, body=body if in_place else old, needs=needs)
-    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, live, diffs)
+    return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, live, diffs, cleared)
 
 
 def _writable(wanted: Resource, body: Mapping[str, Any]) -> dict[str, Any]:

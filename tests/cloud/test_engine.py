@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def test_one_changed_number_is_one_field_of_the_plan(plane: Any, project: str, j
     assert [str(diff) for diff in step.diffs] == ["conditions[0].conditionThreshold.thresholdValue: 100.0 → 80.0"]
     apply(plane.client(), plan, journal, "run-2")
     assert changes(make_plan(plane.client(), stack(project, threshold=80.0), journal.applied())) == []
+
+
+def test_a_label_that_is_wanted_no_more_is_taken_away_and_others_stay(
+    plane: Any, project: str, journal: Journal
+) -> None:
+    def wanted(**labels: str) -> list[Resource]:
+        return [
+            replace(one, body={**one.body, "labels": labels}) if one.kind == "secret" else one for one in stack(project)
+        ]
+
+    client = plane.client()
+    apply(client, make_plan(client, wanted(team="a", tier="b")), journal, "run-1")
+    path, query = f"projects/{project}/secrets/dsn", {"updateMask": "labels"}
+    theirs = {"labels": {"team": "a", "tier": "b", "theirs": "c"}}
+    client.call("secretmanager.v1", "secretmanager.projects.secrets.patch", path, body=theirs, query=query)
+    plan = make_plan(client, wanted(team="a"), journal.applied())
+    assert [str(diff) for step in plan.steps for diff in step.diffs] == ["labels.tier: b → not set"]
+    apply(client, plan, journal, "run-2")
+    labels = client.call("secretmanager.v1", "secretmanager.projects.secrets.get", path)["labels"]
+    assert labels == {"team": "a", "theirs": "c"}
+    assert changes(make_plan(client, wanted(team="a"), journal.applied())) == []
 
 
 def test_a_change_behind_the_runbooks_back_is_drift_and_changes_the_digest(
