@@ -21,6 +21,8 @@ FREE_BYTES_NEEDED = 1 << 30
 """An empty server takes 40 MB, its first WAL segments and temporary files some more."""
 # What a flag of AlloyDB means in PostgreSQL's own words; other flags are settings of the same name.
 _MEANINGS: Mapping[tuple[str, str], Mapping[str, str]] = {("alloydb.logical_decoding", "on"): {"wal_level": "logical"}}
+# AlloyDB's own flags, which PostgreSQL does not know; those with a dot it takes for an extension's that is not loaded.
+_WITHOUT_EFFECT = frozenset({"enable_google_adaptive_autovacuum"})
 # Settings that say where the server lives and who may come in. AlloyDB does not offer them as flags either.
 _OURS = frozenset(
     {
@@ -139,5 +141,7 @@ def _as_settings(name: str, flags: Mapping[str, str]) -> dict[str, str]:
     for flag, value in flags.items():
         if flag in _OURS or not _FLAG_NAME.fullmatch(flag):
             raise TargetUnreachable(f"{name} cannot be started: {flag!r} is no database flag of AlloyDB; take it away")
+        if flag in _WITHOUT_EFFECT:
+            continue
         settings |= {flag: value, **_MEANINGS.get((flag, value.lower()), {})}
     return settings

@@ -257,7 +257,7 @@ def test_flags_are_set_in_the_server_and_changed_without_ending_sessions_where_t
 def test_a_flag_that_the_server_does_not_take_is_said_and_can_be_put_right(connect, planes):
     cluster = planes.cluster()
     instance = cluster.instance(timezone="Mars/Olympus")
-    with pytest.raises(TargetUnreachable, match='invalid value for parameter "timezone": "Mars/Olympus"'):
+    with pytest.raises(TargetUnreachable, match='invalid value for parameter "TimeZone": "Mars/Olympus"'):
         connect(instance)
     cluster.set_flags(instance, enable_google_adaptive_autovacuum="off")  # AlloyDB's own, without effect here
     connect(instance)
