@@ -1,4 +1,4 @@
-"""The settings that only Google Cloud has: project, workstations, models, API, cost. Limits as its APIs state them."""
+"""The settings that only Google Cloud has: project, models, API, cost. Limits as its APIs state them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, memory_bytes
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
-Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^([a-z]([-a-z0-9]{0,61}[a-z0-9])?)?$")]
@@ -57,43 +56,6 @@ class Services(Model):
     assistant: ServiceNames
     api: ServiceNames
     validation: ServiceNames
-
-
-class Machine(Model):
-    """A workstation's machine. GPUs of type T4 attach to N1 machines only."""
-
-    machine_type: Annotated[str, StringConstraints(pattern=r"^[a-z][0-9][a-z]?-[a-z]+-[0-9]+$")]
-    accelerator_type: str | None = None
-    accelerator_count: Literal[1, 2, 4] | None = None
-
-    @model_validator(mode="after")
-    def _accelerator_fits(self) -> Machine:
-        if (self.accelerator_type is None) != (self.accelerator_count is None):
-            raise ValueError("accelerator_type and accelerator_count go together")
-        if self.accelerator_type == "nvidia-tesla-t4" and not self.machine_type.startswith("n1-"):
-            raise ValueError(
-                f"nvidia-tesla-t4 cannot be attached to {self.machine_type}: of all series only N1 takes it; "
-                "n1-standard-32 has as many vCPUs as n2d-standard-32"
-            )
-        return self
-
-
-class Workstations(Model):
-    """The development machines. The boot disk is thrown away at every stop; the home disk stays."""
-
-    cluster: str
-    development: Machine
-    boost: Machine
-    replica_zones: Annotated[tuple[Zone, Zone], FromList]
-    boot_disk_gb: int = Field(ge=30)
-    home_disk_gb: Literal[10, 50, 100, 200, 500, 1000]
-    home_disk_type: Literal["pd-standard", "pd-balanced", "pd-ssd"]
-    home_disk_reclaim: Literal["RETAIN", "DELETE"]
-    idle_timeout_seconds: int = Field(ge=0)
-    running_timeout_seconds: int = Field(ge=0)
-    pool_size: int = Field(ge=0)
-    ide: str
-    repository_host: Literal["GitHub"]
 
 
 class Assistant(Model):

@@ -25,13 +25,13 @@ from orchestra_lib.settings.cloud import (
     Project,
     Regions,
     Services,
-    Workstations,
 )
 from orchestra_lib.settings.delivery import GitHub, Registry, Secrets
 from orchestra_lib.settings.memory import Memory
 from orchestra_lib.settings.network import Network
 from orchestra_lib.settings.observability import Alerting, Logging, Notifications
 from orchestra_lib.settings.usage import Usage
+from orchestra_lib.settings.workstations import Developers, Restore, Workstations
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
@@ -96,6 +96,7 @@ class Settings(Model):
     rehearses: EnvironmentName | None = None
     run: Run
     rollback: Rollback = Rollback()
+    restore: Restore = Restore()
     memory: Memory
     targets: Targets
     baseline: Baseline
@@ -113,6 +114,7 @@ class Settings(Model):
     notifications: Notifications | None = None
     alerting: Alerting | None = None
     workstations: Workstations | None = None
+    developers: Developers | None = None
     assistant: Assistant | None = None
     api: Api | None = None
     cost: Cost | None = None
@@ -170,6 +172,7 @@ CLOUD_SECTIONS = (
     "notifications",
     "alerting",
     "workstations",
+    "developers",
     "assistant",
     "api",
     "cost",

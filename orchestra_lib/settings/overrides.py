@@ -16,6 +16,15 @@ _DESTRUCTION = {"may_destroy": "run.may_destroy"}
 OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "01_infrastructure": MappingProxyType({**_APPROVAL, **_DESTRUCTION}),
+        "02_workstations": MappingProxyType(
+            {
+                **_APPROVAL,
+                **_DESTRUCTION,
+                "starts": "workstations.measured_starts",
+                "restore": "restore.developer",
+                "snapshot": "restore.snapshot",
+            }
+        ),
         "03_memory": MappingProxyType(
             {
                 **_APPROVAL,
