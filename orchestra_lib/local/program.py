@@ -1,4 +1,7 @@
-"""The local target as a program: ``local up | status | down | reset``. Only its command and sockets are for others."""
+"""The local target as a program: ``local up | status | env | down | reset``.
+
+Only its command and its sockets are for others.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra_lib.local import databases
+from orchestra_lib import settings
+from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.local import databases, gcloud
 from orchestra_lib.local.alloydb import program as alloydb
 from orchestra_lib.local.alloydb.program import DataPlane
 from orchestra_lib.local.control import process
@@ -20,6 +25,7 @@ from orchestra_lib.local.databases import LocalState
 from orchestra_lib.paths import state_directory
 
 PARTS = ("control", "databases")
+_ENVIRONMENT = "local"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,11 @@ class LocalTarget:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``local``."""
-    parser.add_argument("action", choices=("up", "status", "down", "reset"))
+    parser.add_argument(
+        "action",
+        choices=("up", "status", "env", "down", "reset"),
+        help="env prints what a shell has to export so that gcloud talks to the local Google Cloud",
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, help="of the control plane (default: that of the last time, or a free one)")
     parser.add_argument(
@@ -87,6 +97,10 @@ def run(options: argparse.Namespace) -> int:
             _remove(directory / "local")
         sys.stdout.write(f"stopped: {', '.join(stopped) or 'nothing was running'}\n")
         return 0
+    if options.action == "env":
+        variables = _gcloud_environment(directory)
+        sys.stdout.write(json.dumps(variables, indent=1) + "\n" if options.json else gcloud.exports(variables))
+        return 0
     latency_of(options.latency)  # a wrong one is refused here, not in the log of the background process
     if options.action == "up":
         _start(directory, options)
@@ -100,6 +114,15 @@ def state() -> LocalTarget:
     directory = state_directory()
     data_plane = alloydb.status(process.directory(directory))
     return LocalTarget(process.status(directory), data_plane, databases.status(directory))
+
+
+def _gcloud_environment(directory: Path) -> dict[str, str]:
+    control = process.status(directory)
+    if control is None:
+        raise TargetUnreachable("the local Google Cloud is not up; start it first: python -m orchestra_lib local up")
+    project = settings.load(_ENVIRONMENT).project
+    token = Path(control.token_file).read_text().strip()
+    return gcloud.environment(control.url, token, directory / "local" / "gcloud", project.id if project else None)
 
 
 def _start(directory: Path, options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`local up | status | down | reset`: the control plane is found again, and says in one line why it does not start."""
+"""`local up | status | env | down | reset`: the control plane is found again, and says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,20 @@ def test_another_port_than_the_one_it_runs_on_is_refused(home):
     refused = local(home, "up", "--only", "control", "--port", "1")
     assert refused.returncode == 3
     assert f"runs on port {port}, not on 1" in refused.stderr
+
+
+def test_env_prints_what_gcloud_needs_and_starts_nothing(home):
+    refused = local(home, "env")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "python -m orchestra_lib local up" in refused.stderr
+    state = up(home)
+    variables = json.loads(local(home, "env", "--json").stdout)
+    endpoint = variables["CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"]
+    assert endpoint == f"{state['url']}/_token/{Path(state['token_file']).read_text()}/compute/compute/v1/"
+    own = Path(variables["CLOUDSDK_CONFIG"])
+    assert (own.is_relative_to(home), stat.S_IMODE(own.stat().st_mode)) == (True, 0o700)
+    shell = f'set -u\n{local(home, "env").stdout}printf %s "$CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"'
+    assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout == endpoint
 
 
 def test_a_wrong_latency_is_wrong_usage(home):
