@@ -18,7 +18,8 @@ from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
 from orchestra_lib.cloud.diff import FieldDiff, is_rows
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
-from orchestra_lib.cloud.plan import CloudPlan, Step, aliases_around, comparison
+from orchestra_lib.cloud.plan import CloudPlan, Step, comparison
+from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import NOT_VISIBLE, CloudRefused
 from orchestra_lib.cloud.resource import Live, Resource, resolve
 from orchestra_lib.errors import GateFailed, OrchestraError
@@ -28,9 +29,6 @@ WORKERS = 16
 # Rate limits of Google Cloud are per minute, and what was just made shows everywhere within one.
 _ATTEMPTS, _PATIENCE_SECONDS = 10, 120.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _JITTER_SECONDS = 0.2, 15.0, 0.5
-
-# The longest that a call takes between its process's death and what it makes being there to be read.
-_ARRIVES_WITHIN_SECONDS = 5.0
 
 Result = TypeVar("Result")
 Node = tuple[str, str]
@@ -72,52 +70,6 @@ def apply(
     """
     recover(client, journal)  # of an apply that was interrupted or failed in this very session
     return _Execution(client, plan, journal, run_id).run(progress, undoing=undoing)
-
-
-def recover(client: Client, journal: Journal) -> tuple[RecordedChange, ...]:
-    """Find out how the changes ended of which nobody knows it, write it down, and return them. Changes nothing else.
-
-    Operations that still run are waited for, so that a plan made afterwards sees what they made.
-    """
-    unsettled, arrived_by = journal.unsettled(), journal.written_at() + _ARRIVES_WITHIN_SECONDS
-    aliases = aliases_around(client, [change.wanted for change in unsettled])
-    ended = []
-    for change in unsettled:
-        failure = _failure_of_operation(client, change)
-        after = _looked_for(client, change, arrived_by)
-        if failure:
-            journal.failed(change, failure, after)
-        elif _is_as_intended(change, after, aliases):
-            journal.done(change, after)
-        elif change.is_open:
-            journal.failed(change, "its process was cut off, and nothing of it is to be seen", after, lost=True)
-        else:
-            continue  # still lost
-        ended.append(change)
-    return tuple(ended)
-
-
-def _failure_of_operation(client: Client, change: RecordedChange) -> str:
-    """Wait for a change's operation; why it failed, or nothing."""
-    if not (change.is_open and change.operation):
-        return ""
-    kind = KINDS[change.wanted.kind]
-    try:
-        client.finish(kind.api, f"{change.verb} {change.wanted.key}", change.operation, kind.timeout_seconds)
-    except CloudRefused as error:
-        # An operation is forgotten after a while; what it made is what counts.
-        return "" if error.is_absence else str(error)
-    return ""
-
-
-def _looked_for(client: Client, change: RecordedChange, arrived_by: float) -> Live | None:
-    """What there is now. A call that may still be on its way is waited for where it would make a second one."""
-    twice = change.verb is Verb.CREATE and KINDS[change.wanted.kind].found_by and not change.operation
-    while True:
-        live = access.read(client, change.wanted)
-        if live or not twice or time.time() > arrived_by:
-            return live
-        time.sleep(_FIRST_PAUSE_SECONDS)
 
 
 class _Execution:
@@ -379,14 +331,6 @@ def _over(wanted: Any, live: Any, applied: Any) -> Any:
         before = applied if is_rows(applied) and len(applied) == len(wanted) else [{}] * len(wanted)
         return [_over(*row) for row in zip(wanted, live, before, strict=True)]
     return wanted
-
-
-def _is_as_intended(change: RecordedChange, after: Live | None, aliases: Mapping[str, str]) -> bool:
-    if change.verb is Verb.DELETE:
-        return after is None
-    if after is None:
-        return False
-    return not comparison(KINDS[change.wanted.kind], aliases).differences(change.wanted.body, after.body)
 
 
 def _request_id(change: RecordedChange) -> str:

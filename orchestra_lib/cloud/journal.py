@@ -1,8 +1,8 @@
 """What was changed, and what was there before: an append-only file, on the disk before and after every call.
 
 Each change writes ``begun`` before its first call, ``sent`` when an operation was started, then ``done``, ``adopted``
-or ``failed``. A change without an end is one whose process was killed, or whose call was never answered. When nothing of
-it is to be seen later on it ends as failed and ``lost``: the call may still arrive, and what it makes is ours.
+or ``failed``. A change without an end is one whose process was killed, or whose call was never answered. When nothing
+of it is to be seen later on, it ends as failed and ``lost``: the call may still arrive, and what it makes is ours.
 """
 
 from __future__ import annotations
@@ -202,9 +202,7 @@ def _read(path: Path) -> _State:
         try:
             _take(state, json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(
-                f"{path}, line {number} cannot be believed: {error}; restore it from a copy"
-            ) from error
+            raise RecordError(f"{path}, line {number} cannot be believed: {error}; restore it from a copy") from error
     return state
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from orchestra_lib.cloud.apply import apply, recover
+from orchestra_lib.cloud.apply import apply
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.plan import CloudPlan
+from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.rollback import rollback_plan
 from orchestra_lib.cloud.target import connect
 from orchestra_lib.display import Progress, Table, evidence_table

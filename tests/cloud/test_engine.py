@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from planes import settled
 from stacks import HOLDING_DATA, stack
 
-from orchestra_lib.cloud.apply import apply, recover
+from orchestra_lib.cloud.apply import apply
 from orchestra_lib.cloud.journal import Event, Journal
 from orchestra_lib.cloud.plan import CloudPlan, in_dependency_order, make_plan
+from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.cloud.rollback import drift, rollback_plan
 from orchestra_lib.errors import GateFailed, ParameterError, TargetUnreachable
 from orchestra_lib.plan import Verb
 
-# Changes by themselves at every write, or is drawn anew when a resource is made again.
-_VOLATILE = re.compile(
-    r"etag|fingerprint|Time$|Timestamp$|^uid$|^id$|uniqueId|oauth2ClientId|selfLinkWithId", re.IGNORECASE
-)
-
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal.jsonl")
-
-
-def settled(plane: Any, project: str) -> dict[str, Any]:
-    """The state of a project without what changes by itself and without what is deleted or not enabled."""
-    gone = ("DELETED", "DISABLED", "DELETE_REQUESTED")
-    state = {key: body for key, body in plane.state(project).items() if "/deletedServiceAccounts/" not in key}
-    return {
-        key: _steady(body)
-        for key, body in state.items()
-        if not {body.get("state"), body.get("lifecycleState")} & {*gone}
-    }
-
-
-def _steady(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _steady(item) for name, item in value.items() if not _VOLATILE.search(name)}
-    return [_steady(item) for item in value] if isinstance(value, list) else value
 
 
 def changes(plan: CloudPlan) -> list[str]:
