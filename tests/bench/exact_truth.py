@@ -1,8 +1,10 @@
 """Exact nearest neighbours against one float32 matrix product of the same size, which no exact method can beat.
 
-.venv/bin/python tests/bench/exact_truth.py [--rows 50000] [--queries 1000]
+.venv/bin/python tests/bench/exact_truth.py [--rows 50000] [--queries 1000] [--repetitions 9]
 
 The product is numpy's into memory that is there already: page faults of a fresh result would flatter us.
+Rows that are read cost the source 14 and us 7 to 9 microseconds of CPU each. A product with 1,000 queries costs 34: on
+two cores that also run the server no more than 34 / 58 = 0.6 can be reached; the reading is hidden where it is not.
 """
 
 from __future__ import annotations
