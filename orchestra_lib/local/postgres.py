@@ -103,7 +103,10 @@ def configure(data: Path, settings: Mapping[str, str]) -> frozenset[str]:
 
 def running(data: Path) -> Running | None:
     """The server of that directory if it accepts connections now; starts nothing."""
-    info = PostmasterInfo.read_from_pgdata(data) if data.exists() else None
+    try:
+        info = PostmasterInfo.read_from_pgdata(data)
+    except (AssertionError, FileNotFoundError):
+        return None  # its file is being written, or has just gone: it is starting or stopping
     if info is None or not info.is_running() or info.status != "ready":
         return None
     return Running(str(info.socket_dir), info.pid)

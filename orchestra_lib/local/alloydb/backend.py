@@ -82,6 +82,11 @@ class Backend:
                 self._synchronised = wanted
             return server, self._failures
 
+    def stop(self) -> None:
+        """Stop the server if it runs; its data stays."""
+        with self._lock:
+            postgres.stop(self._data, self._name)
+
     def remove(self) -> None:
         """Stop the server and delete its data."""
         with self._lock:

@@ -51,6 +51,8 @@ class Instance:
     state: str
     address: str
     flags: Mapping[str, str]
+    version: str
+    """``POSTGRES_16``"""
 
     @property
     def is_serving(self) -> bool:
@@ -136,6 +138,7 @@ def _instance(body: Mapping[str, Any]) -> Instance:
         body.get("state", ""),
         body.get("ipAddress", ""),
         body.get("databaseFlags", {}),
+        body.get("maintenanceVersionName", "").partition(".")[0],
     )
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestra_lib.errors import ParameterError, TargetUnreachable
-from orchestra_lib.local.alloydb import passwords, places
+from orchestra_lib.local.alloydb import origins, passwords, places
 from orchestra_lib.local.alloydb.authority import Authority
 from orchestra_lib.local.alloydb.roles import FIRST_USER, GROUP_OF_ADMINISTRATORS
 from orchestra_lib.local.control.faults import Fault, bad_field
@@ -77,13 +77,14 @@ def generate_client_certificate(call: Call) -> Body:
 
 
 def seal_initial_user(call: Call, body: Body, before: Body | None) -> None:
-    """Keep the verifier instead of the initial user's password; passwords of an earlier cluster do not live on."""
+    """Keep the verifier instead of the initial user's password; what was known of an earlier cluster is forgotten."""
     initial = body.get("initialUser")
     if initial and initial.get("password"):
         user = initial.setdefault("user", FIRST_USER)
         initial["password"] = passwords.verifier(user, initial["password"])
     if before is None and not call.validate_only:
         passwords.forget_all(call.control.directory, body["name"])
+        origins.note(call.control.directory, body["name"], call.method.name)
 
 
 def take_initial_user(control: ControlPlane, key: str, body: Body) -> None:

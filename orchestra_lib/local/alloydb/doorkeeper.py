@@ -10,12 +10,14 @@ from typing import TypeVar
 import psycopg
 
 from orchestra_lib.errors import TargetUnreachable
-from orchestra_lib.local.alloydb import passwords, places
+from orchestra_lib.local import postgres
+from orchestra_lib.local.alloydb import origins, passwords, places
 from orchestra_lib.local.alloydb.backend import Backend
 from orchestra_lib.local.alloydb.control_client import ControlClient, ControlFault, Instance
 from orchestra_lib.local.alloydb.front import Entry, Refused
 from orchestra_lib.local.alloydb.startup import CANNOT_CONNECT_NOW
 
+SERVED_VERSION = f"POSTGRES_{postgres.VERSION}"
 Found = TypeVar("Found")
 
 
@@ -40,6 +42,7 @@ class InstanceDoorkeeper:
         if not instance.is_serving:
             raise Refused(why_not(instance), CANNOT_CONNECT_NOW)
         cluster = places.cluster_of(instance.name)
+        self._check_data(instance, cluster)
         users = self._ask(self._control.users, cluster)
         verifiers = passwords.verifiers(self._directory, cluster)
         try:
@@ -48,6 +51,21 @@ class InstanceDoorkeeper:
             raise Refused(str(error), CANNOT_CONNECT_NOW) from error
         iam_users = frozenset(user.name for user in users if user.is_iam)
         return Entry(server, iam_users, instance.iam_authentication, unusable, principal)
+
+    def _check_data(self, instance: Instance, cluster: str) -> None:
+        """Raise Refused where a server could be started, but not with the data that the instance has to have."""
+        if made_by := origins.made_by(self._directory, cluster):
+            raise Refused(
+                f"{cluster} was made by {made_by}, and the local AlloyDB does not copy data; "
+                "connect to an instance of a cluster that was created",
+                CANNOT_CONNECT_NOW,
+            )
+        if instance.version != SERVED_VERSION:
+            raise Refused(
+                f"{instance.name} runs {instance.version}, and the local AlloyDB serves {SERVED_VERSION} only; "
+                "choose that databaseVersion for its cluster",
+                CANNOT_CONNECT_NOW,
+            )
 
     def _principal(self, token: str) -> str:
         return self._ask(self._control.principal, token)

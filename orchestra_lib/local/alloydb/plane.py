@@ -30,6 +30,7 @@ class _Served:
 
     instance: Instance
     front: Front
+    backend: Backend
     problem: str
 
     def fits(self, now: Instance | None) -> bool:
@@ -68,6 +69,7 @@ class Plane:
             for name, served in tuple(self._served.items()):
                 if not served.fits(instances.get(name)):
                     await served.front.close()
+                    await asyncio.to_thread(served.backend.stop)
                     del self._served[name]
             await self._remove_data_of_the_gone(instances)
             for name, instance in instances.items():
@@ -104,7 +106,7 @@ class Plane:
             await front.open()
         except OSError as error:
             problem = f"{instance.name} cannot listen on {instance.address}:{PORT}: {error.strerror}; free that address"
-        self._served[instance.name] = _Served(instance, front, problem)
+        self._served[instance.name] = _Served(instance, front, backend, problem)
         self._tell(instance.name, problem or f"{instance.name} listens on {instance.address}:{PORT}")
 
     async def _remove_data_of_the_gone(self, instances: Mapping[str, Instance]) -> None:

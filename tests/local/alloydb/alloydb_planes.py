@@ -76,7 +76,7 @@ class Planes:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return json.loads(answer.read())
 
-    def cluster(self) -> Cluster:
+    def cluster(self, version: str = "POSTGRES_16") -> Cluster:
         """A new cluster whose ``postgres`` has the operator's password."""
         parent, name = f"projects/{PROJECT}/locations/us-central1", f"c{next(_numbers)}"
         self.call(
@@ -84,6 +84,7 @@ class Planes:
             f"{parent}/clusters?clusterId={name}",
             {
                 "networkConfig": {"network": f"projects/{PROJECT}/global/networks/default"},
+                "databaseVersion": version,
                 "initialUser": {"user": "postgres", "password": OPERATOR_PASSWORD},
             },
         )

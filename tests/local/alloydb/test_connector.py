@@ -287,6 +287,38 @@ def test_read_pools_are_refused_with_the_way_out(connect, planes, cluster, prima
         connect(pool)
 
 
+def test_a_restored_cluster_is_refused_because_its_data_would_be_missing(connect, planes):
+    source, restored = planes.cluster(), planes.cluster()
+    planes.call("DELETE", restored.name)
+    parent, _, name = restored.name.rpartition("/clusters/")
+    planes.call("POST", f"{parent}/backups?backupId=kept", {"clusterName": source.name})
+    network = {"networkConfig": {"network": f"{parent.partition('/locations')[0]}/global/networks/default"}}
+    body = {"clusterId": name, "cluster": network, "backupSource": {"backupName": f"{parent}/backups/kept"}}
+    planes.call("POST", f"{parent}/clusters:restore", body)
+    with pytest.raises(TargetUnreachable, match="was made by restore, and the local AlloyDB does not copy data"):
+        connect(restored.instance())
+
+
+def test_another_version_of_postgresql_is_refused(connect, planes):
+    instance = planes.cluster("POSTGRES_15").instance()
+    with pytest.raises(TargetUnreachable, match="runs POSTGRES_15, and the local AlloyDB serves POSTGRES_16 only"):
+        connect(instance)
+
+
+def test_a_stopped_instance_takes_no_connections_and_has_its_data_when_it_runs_again(connect, planes):
+    cluster = planes.cluster()
+    instance = cluster.instance()
+    connect(instance).execute("CREATE TABLE kept AS SELECT 42 AS n")
+    planes.call("PATCH", f"{instance}?updateMask=activationPolicy", {"activationPolicy": "NEVER"})
+    wait_until(lambda: postgres.running(cluster.data(instance)) is None)
+    with pytest.raises(TargetUnreachable, match="nobody listens"):
+        connect(instance)
+    with pytest.raises(TargetUnreachable, match="is STOPPED; wait until it is READY"):
+        connect(instance)
+    planes.call("PATCH", f"{instance}?updateMask=activationPolicy", {"activationPolicy": "ALWAYS"})
+    assert one(connect(instance), "SELECT n FROM kept") == 42
+
+
 def test_the_data_plane_may_be_killed_and_started_again_under_the_same_connector(connect, planes):
     instance = planes.cluster().instance()
     before = planes.start()
