@@ -82,7 +82,19 @@ class Lever:
     name: str
     place: str
     choices: Callable[[Mapping[str, Any], PriceTable], tuple[Any, ...]]
-    unit: str = ""
+
+    def values(self, document: Mapping[str, Any], prices: PriceTable) -> tuple[Any, ...]:
+        """The choices, and the value that stands if it is none of them; numbers in their order."""
+        choices = self.choices(document, prices)
+        if not any(self.stands(document, value) for value in choices):
+            choices = (value_at(document, self.place), *choices)
+        numbers = all(isinstance(value, int | float) for value in choices)
+        return tuple(sorted(choices)) if numbers else choices
+
+    def stands(self, document: Mapping[str, Any], value: Any) -> bool:
+        """Whether the document has this value; one that it does not state is off."""
+        stated = value_at(document, self.place)
+        return bool(stated == value) or (stated is None and not value)
 
 
 @dataclass(frozen=True)
@@ -108,17 +120,12 @@ def what_if(document: Mapping[str, Any], prices: PriceTable, on: date) -> tuple[
         WhatIf(
             lever,
             value,
-            _stands(document, lever.place, value),
+            lever.stands(document, value),
             bill(with_values(document, {lever.place: value}), prices, on).total(),
         )
         for lever in LEVERS
-        for value in lever.choices(document, prices)
+        for value in lever.values(document, prices)
     )
-
-
-def _stands(document: Mapping[str, Any], place: str, value: Any) -> bool:
-    stated = value_at(document, place)
-    return bool(stated == value) or (stated is None and not value)
 
 
 def bill_evidence(document: Mapping[str, Any], of: Bill) -> Evidence:
@@ -438,7 +445,7 @@ def _models_with_a_price(_document: Mapping[str, Any], prices: PriceTable) -> tu
 
 LEVERS = (
     Lever("developers", "usage.developers", _fixed(1, 2, 3, 4, 5, 8)),
-    Lever("hours of each developer", "usage.developer_hours", _fixed(80.0, 120.0, 160.0, 200.0), "hours a month"),
+    Lever("hours of each developer", "usage.developer_hours", _fixed(80.0, 120.0, 160.0, 200.0)),
     Lever(
         "development machine",
         "workstations.development.machine_type",

@@ -36,8 +36,8 @@ class Price(Model):
     unit: str
     low_usd: float = Field(ge=0)
     high_usd: float = Field(ge=0)
-    free: float = Field(0, ge=0, strict=False)
-    free_at_best: float = Field(0, ge=0, strict=False)
+    free: float = Field(default=0.0, ge=0, strict=False)
+    free_at_best: float = Field(default=0.0, ge=0, strict=False)
     first_day: date = date.min
     last_day: date = LATEST
     confidence: Confidence
