@@ -96,6 +96,15 @@ def test_a_missing_service_is_named_with_its_kind_and_place(server):
     )
 
 
+def test_what_was_said_of_a_container_stays(server):
+    container = {"image": IMAGE, "ports": [{"containerPort": 9000}], "resources": {"limits": {"cpu": "2"}}}
+    kept = new_service(server, template={"containers": [container], "serviceAccount": "a@x.example"})["template"]
+    assert kept["containers"][0]["resources"] == {"limits": {"cpu": "2", "memory": "512Mi"}}
+    assert kept["containers"][0]["ports"] == [{"name": "http1", "containerPort": 9000}]
+    assert kept["containers"][0]["startupProbe"]["tcpSocket"] == {"port": 9000}
+    assert kept["serviceAccount"] == "a@x.example"
+
+
 def test_less_than_one_cpu_serves_one_request_at_a_time(server):
     small = {"resources": {"limits": {"cpu": "500m", "memory": "256Mi"}}}
     service = new_service(server, template={"containers": [{"image": IMAGE, **small}]})
@@ -209,6 +218,7 @@ def test_a_deleted_service_takes_its_revisions_along(server):
     service = new_service(server)
     deleted = response(server, server.delete(url(service)))
     assert deleted["expireTime"] > deleted["deleteTime"]
+    assert deleted["generation"] == "2"
     assert server.get(f"/run/v2/{service['latestReadyRevision']}").status == 404
 
 

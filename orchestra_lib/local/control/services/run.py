@@ -74,6 +74,7 @@ SERVICE = Service(
             fill=revisions.fill_service,
             finish=revisions.finish_service,
             show=templates.shown,
+            before_delete=templates.count_deletion,
         ),
         _kind(
             "workerPools",
@@ -84,6 +85,7 @@ SERVICE = Service(
             fill=revisions.fill_pool,
             finish=revisions.finish_pool,
             show=templates.shown,
+            before_delete=templates.count_deletion,
         ),
         _kind("revisions", "REVISION", before_delete=revisions.before_delete_revision),
         _kind(
@@ -95,6 +97,7 @@ SERVICE = Service(
             fill=jobs.fill,
             finish=jobs.finish,
             show=templates.shown,
+            before_delete=templates.count_deletion,
         ),
         _kind("executions", "EXECUTION", finish=jobs.finish_execution, before_delete=jobs.before_delete_execution),
         _kind("tasks", "TASK", built_in=jobs.tasks),

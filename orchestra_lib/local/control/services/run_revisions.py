@@ -30,7 +30,6 @@ SERVICE_DEFAULTS: Body = {
     "ingress": "INGRESS_TRAFFIC_ALL",
     "launchStage": "GA",
     "template": {
-        "containers": Each({"resources": {"cpuIdle": True, "limits": templates.LIMITS, "startupCpuBoost": True}}),
         "timeout": "300s",
         "scaling": {"maxInstanceCount": 100},
     },
@@ -92,6 +91,10 @@ def fill_service(call: Call, body: Body, before: Body | None) -> None:
     """The ports and probes of the container that serves, the revision to come, the traffic and the addresses."""
     template = body["template"]
     serving = _first(template)
+    for container in template["containers"]:
+        # Who says anything of the resources says it of the CPU too: it is allocated always unless it is to idle.
+        container.setdefault("resources", {"cpuIdle": True, "startupCpuBoost": True})
+        fill_missing(container["resources"], {"limits": templates.LIMITS})
     if not any("ports" in container for container in template["containers"]):
         serving["ports"] = [{"name": "http1", "containerPort": _PORT}]
     for container in template["containers"]:

@@ -16,6 +16,7 @@ from orchestra_lib.local.control.kinds import Body, fill_missing
 
 if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
+    from orchestra_lib.local.control.store import Stored
 
 PENDING, SUCCEEDED, FAILED = "CONDITION_PENDING", "CONDITION_SUCCEEDED", "CONDITION_FAILED"
 EXISTS = "Resource '{id}' already exists."
@@ -70,6 +71,11 @@ def observe_validated(call: Call, body: Body) -> None:
     """What is only checked is not behind what is wanted."""
     if call.validate_only:
         body["observedGeneration"] = body["generation"]
+
+
+def count_deletion(_call: Call, row: Stored) -> None:
+    """A delete is a change of what is wanted, too."""
+    row.body["generation"] = str(int(row.body["generation"]) + 1)
 
 
 # --- containers ---------------------------------------------------------------------------------------------------
