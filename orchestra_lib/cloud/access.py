@@ -13,8 +13,9 @@ from typing import Any
 
 from orchestra_lib.cloud.client import Client, Snapshot
 from orchestra_lib.cloud.discovery import has_field, method
+from orchestra_lib.cloud.home_disks import disk_path, home_disk
 from orchestra_lib.cloud.kinds import KINDS, Kind
-from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.cloud.refusals import NOT_VISIBLE, CloudRefused
 from orchestra_lib.cloud.resource import Live, Resource
 
 Answer = dict[str, Any]
@@ -359,6 +360,41 @@ class AuditLogsAccess(PolicyAccess):
         return {"policy": policy, "updateMask": "bindings,etag,auditConfigs"}
 
 
+class HomeScheduleAccess(Standard):
+    """Which snapshot schedules a workstation's home disk has: ``{"schedules": [...]}``, by their names.
+
+    The parent is the region, the id that of the workstation.
+    """
+
+    def read(self, at: Reached) -> Live | None:
+        """Those of the wanted schedules that the disk has; None when it has none, or does not exist yet."""
+        disk = home_disk(at.client, at.wanted.parent, at.wanted.id)
+        attached = {path.rsplit("/", 1)[1] for path in (disk or {}).get("resourcePolicies", ())}
+        ours = sorted(attached.intersection(at.wanted.body["schedules"]))
+        return Live(disk_path(disk), {"schedules": ours}) if disk and ours else None
+
+    def create(self, at: Reached) -> Answer:
+        """Attach the schedules."""
+        disk = home_disk(at.client, at.wanted.parent, at.wanted.id)
+        if disk is None:
+            words = f"the home disk of workstation {at.wanted.id} is not to be found under {at.wanted.parent}"
+            raise CloudRefused(words, status=404, reason=NOT_VISIBLE, transient=True)
+        return self._change(at, disk_path(disk), "addResourcePolicies", at.wanted.body["schedules"])
+
+    def update(self, at: Reached, live: Live, fields: list[str]) -> Answer:
+        """Attach the schedules that it lacks."""
+        lacking = [name for name in at.wanted.body["schedules"] if name not in live.body["schedules"]]
+        return self._change(at, live.name, "addResourcePolicies", lacking)
+
+    def delete(self, at: Reached, live: Live) -> Answer:
+        """Take the schedules off; the disk and its snapshots stay."""
+        return self._change(at, live.name, "removeResourcePolicies", at.wanted.body["schedules"])
+
+    def _change(self, at: Reached, disk: str, verb: str, names: Iterable[str]) -> Answer:
+        schedules = [f"{at.wanted.parent}/resourcePolicies/{name}" for name in names]
+        return at.call(verb, f"{disk}/{verb}", {"resourcePolicies": schedules})
+
+
 _WAYS: Mapping[str, Standard] = {
     "standard": Standard(),
     "project": ProjectAccess(),
@@ -368,6 +404,7 @@ _WAYS: Mapping[str, Standard] = {
     "service account": ServiceAccountAccess(),
     "roles": RolesAccess(),
     "audit logs": AuditLogsAccess(),
+    "home schedule": HomeScheduleAccess(),
 }
 
 

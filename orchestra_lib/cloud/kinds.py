@@ -293,6 +293,62 @@ _ROWS = (
         permission="cloudbuild.builds",
         permissions=MappingProxyType({"delete": "cloudbuild.builds.update"}),
     ),
+    _compute(
+        "snapshot schedule",
+        "resourcePolicies",
+        "RESOURCE_POLICIES",
+        # Only its description can be changed while disks use it, and a schedule without disks is soon made anew.
+        fixed=frozenset({"snapshotSchedulePolicy"}),
+    ),
+    _compute("snapshot", "snapshots", "SNAPSHOTS", update=None, holds_data=True),
+    Kind(
+        "home schedule",
+        "compute.v1",
+        "compute.regionDisks",
+        access="home schedule",
+        permissions=MappingProxyType(
+            {
+                **dict.fromkeys(("create", "update"), "compute.disks.addResourcePolicies"),
+                "delete": "compute.disks.removeResourcePolicies",
+            }
+        ),
+    ),
+    Kind(
+        "workstation cluster",
+        "workstations.v1",
+        "workstations.projects.locations.workstationClusters",
+        id_parameter="workstationClusterId",
+        fixed=frozenset({"privateClusterConfig", "domainConfig"}),  # what we set of them is immutable
+        permission="workstations.workstationClusters",
+        timeout_seconds=2_400.0,  # a quarter of an hour is usual
+    ),
+    Kind(
+        "workstation configuration",
+        "workstations.v1",
+        "workstations.projects.locations.workstationClusters.workstationConfigs",
+        id_parameter="workstationConfigId",
+        sets=frozenset({"replicaZones"}),
+        permission="workstations.workstationConfigs",
+        timeout_seconds=1_200.0,
+    ),
+    Kind(
+        "workstation",
+        "workstations.v1",
+        "workstations.projects.locations.workstationClusters.workstationConfigs.workstations",
+        id_parameter="workstationId",
+        fixed=frozenset({"sourceWorkstation"}),
+        holds_data=True,
+        permission="workstations.workstations",
+    ),
+    Kind(
+        "workstation roles",
+        "workstations.v1",
+        "workstations.projects.locations.workstationClusters.workstationConfigs.workstations",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        permissions=_set_policy("workstations.workstations"),
+    ),
 )
 
 KINDS: Mapping[str, Kind] = MappingProxyType({row.name: row for row in _ROWS})

@@ -115,6 +115,7 @@ def _known(resource: Resource, live: Live) -> dict[str, str]:
         "parent": resource.parent,
         "id": resource.id,
         "name": live.name,
+        "short_name": live.name.rsplit("/", 1)[-1],
         "network": str(resource.body.get("network", "")),
         "service": resource.id.removesuffix(".googleapis.com"),
         "member": member,

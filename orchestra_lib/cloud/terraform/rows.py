@@ -26,9 +26,9 @@ def _as_it_is(body: Body, _live: Body) -> Body:
 class Row:
     """One type of Terraform resource that a kind becomes.
 
-    ``topic`` names the file. Templates know ``{parent}``, ``{id}``, ``{name}`` (what the service calls it), the ids of
-    the collections in the parent (``{projects}``, ``{regions}``, …), ``{member}``, ``{who}`` (the member's short name),
-    ``{on}`` (the parent's short name) and ``{each}`` (below).
+    ``topic`` names the file. Templates know ``{parent}``, ``{id}``, ``{name}`` (what the service calls it),
+    ``{short_name}`` (the last part of that), the ids of the collections in the parent (``{projects}``, ``{regions}``,
+    …), ``{member}``, ``{who}`` (the member's short name), ``{on}`` (the parent's short name) and ``{each}`` (below).
 
     With ``each`` the kind becomes one resource for every item of that field: the item is the body, or a text. Fields
     of the body become the argument of the same name in snake case, unless ``renamed`` says otherwise by their path.
@@ -123,6 +123,8 @@ _IN_PROJECT = {"project": "{projects}"}
 _NAMED = {"name": "{id}", **_IN_PROJECT}
 _IN_REGION = {**_NAMED, "region": "{regions}"}
 _IN_LOCATION = {**_IN_PROJECT, "location": "{locations}"}
+_IN_CLUSTER = {**_IN_LOCATION, "workstation_cluster_id": "{workstationClusters}"}
+_IN_CONFIGURATION = {**_IN_CLUSTER, "workstation_config_id": "{workstationConfigs}"}
 _LABELS = ("labels", "terraform_labels")
 
 
@@ -320,6 +322,63 @@ _TABLE: Mapping[str, tuple[Row, ...]] = {
             "{name}",
             {"name": "{id}", **_IN_LOCATION},
             renamed={"build.steps": "step", "build.secrets": "secret"},
+        ),
+    ),
+    "snapshot schedule": (
+        Row("google_compute_resource_policy", "workstations", "{parent}/resourcePolicies/{id}", _IN_REGION),
+    ),
+    "snapshot": (
+        Row(
+            "google_compute_snapshot",
+            "workstations",
+            "{parent}/snapshots/{id}",
+            _NAMED,
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "home schedule": (
+        Row(
+            "google_compute_region_disk_resource_policy_attachment",
+            "workstations",
+            "{name}/{each}",
+            {"name": "{each}", "disk": "{short_name}", "region": "{regions}", **_IN_PROJECT},
+            label="{id}_{each}",
+            each="schedules",
+        ),
+    ),
+    "workstation cluster": (
+        Row(
+            "google_workstations_workstation_cluster",
+            "workstations",
+            "{parent}/workstationClusters/{id}",
+            {**_IN_LOCATION, "workstation_cluster_id": "{id}"},
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "workstation configuration": (
+        Row(
+            "google_workstations_workstation_config",
+            "workstations",
+            "{parent}/workstationConfigs/{id}",
+            {**_IN_CLUSTER, "workstation_config_id": "{id}"},
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "workstation": (
+        Row(
+            "google_workstations_workstation",
+            "workstations",
+            "{parent}/workstations/{id}",
+            {**_IN_CONFIGURATION, "workstation_id": "{id}"},
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "workstation roles": (
+        _member(
+            "google_workstations_workstation_iam_member",
+            "workstations",
+            {**_IN_CONFIGURATION, "workstation_id": "{workstations}"},
+            "{parent} {each} {member}",
         ),
     ),
     "log bucket": (

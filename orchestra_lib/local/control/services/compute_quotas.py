@@ -1,6 +1,7 @@
 """Compute's quotas: limits from a table, usage counted in the store. https://cloud.google.com/compute/resource-usage
 
-The limits are of the size that new projects have; those of a real project differ, and a test can set others.
+The limits are of the size that new projects have, and a test can set others. Only what somebody has to ask Google for
+before GPUs and large machines start is granted here: a new project has no GPU and 24 CPUs of a series in a region.
 """
 
 from __future__ import annotations
@@ -103,18 +104,18 @@ GLOBAL = (
     Quota("SSL_CERTIFICATES", 10, "sslCertificates"),
     Quota("SUBNETWORKS", 275, "subnetworks"),
     Quota("SECURITY_POLICIES", 10, "securityPolicies"),
-    Quota("CPUS_ALL_REGIONS", 32, "instances", _cpus()),
-    Quota("GPUS_ALL_REGIONS", 0, "instances", _accelerators()),
+    Quota("CPUS_ALL_REGIONS", 512, "instances", _cpus()),
+    Quota("GPUS_ALL_REGIONS", 16, "instances", _accelerators()),
 )
 REGIONAL = (
     # N1 and E2 count as plain CPUS; the newer series have metrics of their own.
-    Quota("CPUS", 24, "instances", _cpus("n1", "e2", "f1", "g1"), regional=True),
+    Quota("CPUS", 256, "instances", _cpus("n1", "e2", "f1", "g1"), regional=True),
     Quota("N2_CPUS", 24, "instances", _cpus("n2"), regional=True),
-    Quota("N2D_CPUS", 24, "instances", _cpus("n2d"), regional=True),
-    Quota("NVIDIA_T4_GPUS", 1, "instances", _accelerators("nvidia-tesla-t4"), regional=True),
+    Quota("N2D_CPUS", 256, "instances", _cpus("n2d"), regional=True),
+    Quota("NVIDIA_T4_GPUS", 16, "instances", _accelerators("nvidia-tesla-t4"), regional=True),
     Quota("INSTANCES", 720, "instances", regional=True),
     Quota("DISKS_TOTAL_GB", 4096, "disks", _gigabytes("pd-standard"), regional=True),
-    Quota("SSD_TOTAL_GB", 500, "disks", _gigabytes("pd-ssd", "pd-balanced"), regional=True),
+    Quota("SSD_TOTAL_GB", 8192, "disks", _gigabytes("pd-ssd", "pd-balanced"), regional=True),
     Quota("STATIC_ADDRESSES", 8, "addresses", _addresses("EXTERNAL"), regional=True),
     Quota("INTERNAL_ADDRESSES", 200, "addresses", _addresses("INTERNAL"), regional=True),
     Quota("IN_USE_ADDRESSES", 8, "instances", _external_addresses, regional=True),
