@@ -67,9 +67,10 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
         if kind.create is None:
             return None  # it came with its project and is gone with it
         return Step(replace(last, body=_writable(last, before), needs=needs), Verb.CREATE, None)
-    touched = dict.fromkeys(name for change in changes for name in change.fields)
-    kept = {name: value for name, value in last.body.items() if name in kind.identity}
     old = _writable(last, before)
+    remade = any(change.verb is Verb.CREATE for change in changes)
+    touched = (*old, *last.body) if remade else [name for change in changes for name in change.fields]
+    kept = {name: value for name, value in last.body.items() if name in kind.identity}
     body = {**kept, **{name: old[name] for name in touched if name in old}}
     cleared = {name: live.body.get(name) for name in touched if name not in body}
     diffs = comparison(kind, {}).differences(body, live.body, cleared)
