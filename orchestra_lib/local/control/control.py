@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class ControlPlane:
         self.store = Store(directory / "control.sqlite")
         self.tokens = Tokens(self.store, self.organization.operator, token)
         self.injected = Injected()
+        self.writes: Counter[str] = Counter()
         self.projects = Projects(self)
         self._lock = threading.RLock()
         with self.writing():
@@ -117,9 +119,13 @@ class ControlPlane:
             remembered = _request_id(call)
             if remembered and (answer := self.store.answered(remembered)) is not None:
                 return dict(answer)
+            rows_before = self.store.rows_written
             result = handler(call)
             if remembered:
                 self.store.remember(remembered, result)
+            # A call that is only checked leaves the operation that answers it, and nothing else.
+            if self.store.rows_written != rows_before and not call.validate_only:
+                self.writes[call.method.id] += 1
             return result
 
     def take_fault(self, method_id: str, service: str) -> str | Fault | None:
@@ -133,7 +139,10 @@ class ControlPlane:
             self.injected = wanted
 
     def state(self) -> Body:
-        """What there is, for tests: resources and operations by key, and what is set to go wrong."""
+        """What there is, for tests: resources and operations by key, what is set to go wrong, and what was written.
+
+        ``writes`` counts the calls that changed something, by method, since the server started.
+        """
         self.settle(self.clock())
         with self.writing():
             return {
@@ -145,6 +154,7 @@ class ControlPlane:
                 },
                 "operations": {record["key"]: operations.shown(self, record) for record in self.store.operations("")},
                 "injected": self.injected.model_dump(),
+                "writes": dict(self.writes),
             }
 
     def settle(self, now: float) -> None:

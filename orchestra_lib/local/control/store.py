@@ -69,6 +69,11 @@ class Store:
         """Close the file."""
         self._connection.close()
 
+    @property
+    def rows_written(self) -> int:
+        """Rows inserted, changed or deleted since this store was opened, those of undone writes too."""
+        return self._connection.total_changes
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing: an exception undoes every write inside. One inside another undoes its own writes."""

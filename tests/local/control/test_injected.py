@@ -152,3 +152,16 @@ def test_what_was_set_can_be_read(fresh):
     state = fresh.get("/_local/state").body
     assert state["injected"]["quotas"] == [{"metric": "NETWORKS", "limit": 1, "project": "*"}]
     assert f"cloudresourcemanager/projects/{PROJECT}" in state["resources"]
+
+
+def test_what_was_written_is_counted_by_method_and_reads_and_checks_are_not(fresh):
+    before = fresh.get("/_local/state").body["writes"]
+    fresh.get(SECRETS)
+    assert fresh.post(f"{CLUSTERS}?clusterId=c&validateOnly=true", PSC).status == 200
+    assert fresh.post(f"{SECRETS}?secretId=not%20allowed", SECRET).status == 400
+    assert fresh.get("/_local/state").body["writes"] == before
+    assert fresh.post(f"{SECRETS}?secretId=s", SECRET).status == 200
+    assert fresh.post(f"{CLUSTERS}?clusterId=c", PSC).status == 200
+    counted = fresh.get("/_local/state").body["writes"]
+    created = {"secretmanager.projects.secrets.create": 1, "alloydb.projects.locations.clusters.create": 1}
+    assert counted == {**before, **created}
