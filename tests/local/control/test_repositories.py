@@ -35,3 +35,37 @@ def test_a_spoke_joins_the_default_group_of_its_hub(fresh):
     assert fresh.post(f"{place}/spokes?spokeId=spoke", spoke).status == 200
     shown = fresh.get(f"{place}/spokes/spoke").body
     assert (shown["spokeType"], shown["group"]) == ("VPC_NETWORK", f"{hub}/groups/default")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"format": "PYTHON", "dockerConfig": {"immutableTags": True}},
+        {"format": "PYTHON", "mode": "REMOTE_REPOSITORY"},
+        {"format": "PYTHON", "virtualRepositoryConfig": {"upstreamPolicies": []}},
+        {
+            "format": "PYTHON",
+            "mode": "VIRTUAL_REPOSITORY",
+            "virtualRepositoryConfig": {"upstreamPolicies": [{"id": "u", "repository": "none"}]},
+        },
+    ],
+)
+def test_a_repository_whose_settings_do_not_fit_is_refused(fresh, body):
+    assert fresh.post(f"{REPOSITORIES}?repositoryId=refused", body).status == 400
+
+
+def test_the_format_of_a_repository_cannot_be_changed(fresh):
+    fresh.post(f"{REPOSITORIES}?repositoryId=images", {"format": "DOCKER"})
+    assert fresh.patch(f"{REPOSITORIES}/images?updateMask=format", {"format": "NPM"}).status == 400
+    changed = fresh.patch(f"{REPOSITORIES}/images?updateMask=description", {"description": "new"})
+    assert changed.body["description"] == "new"
+
+
+def test_a_virtual_repository_stands_before_others_of_its_format(fresh):
+    fresh.post(f"{REPOSITORIES}?repositoryId=images", {"format": "DOCKER"})
+    name = fresh.get(f"{REPOSITORIES}/images").body["name"]
+    config = {"upstreamPolicies": [{"id": "own", "repository": name, "priority": 1}]}
+    body = {"format": "DOCKER", "mode": "VIRTUAL_REPOSITORY", "virtualRepositoryConfig": config}
+    assert fresh.post(f"{REPOSITORIES}?repositoryId=front", body).status == 200
+    assert fresh.get(f"{REPOSITORIES}/front").body["virtualRepositoryConfig"] == config
