@@ -43,11 +43,12 @@ FromList = BeforeValidator(_as_tuple)
 """Lets a tuple stand as a list in YAML; everything else stays strict."""
 
 
-def _names(value: Any) -> Any:
+def split_names(value: Any) -> Any:
+    """The names in a text with commas or spaces between them; a list as a tuple, anything else as it is."""
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else _as_tuple(value)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 """Names as a list, or as one text with commas or spaces between them: what ``-p`` of papermill can give."""
 
 

@@ -30,6 +30,7 @@ from orchestra_lib.settings.delivery import GitHub, Registry, Secrets
 from orchestra_lib.settings.memory import Memory
 from orchestra_lib.settings.network import Network
 from orchestra_lib.settings.observability import Alerting, Logging, Notifications
+from orchestra_lib.settings.preflight import Preflight
 from orchestra_lib.settings.usage import Usage
 from orchestra_lib.settings.workstations import Developers, Restore, Workstations
 
@@ -95,6 +96,7 @@ class Settings(Model):
     environment: Environment
     rehearses: EnvironmentName | None = None
     run: Run
+    preflight: Preflight = Preflight()
     rollback: Rollback = Rollback()
     restore: Restore = Restore()
     memory: Memory
@@ -128,6 +130,11 @@ class Settings(Model):
         on_gcp = self.environment.kind == "gcp"
         if on_gcp and self.rehearses:
             raise ValueError(f"an environment of kind gcp rehearses nothing, and this one names {self.rehearses}")
+        if on_gcp and self.preflight.findings:
+            raise ValueError(
+                f"findings {', '.join(self.preflight.findings)} are planted on the local target only, and "
+                f"{self.environment.name} is on Google Cloud"
+            )
         missing = [name for name in CLOUD_SECTIONS if getattr(self, name) is None]
         if missing and on_gcp:
             raise ValueError(f"an environment of kind gcp needs the sections {', '.join(missing)}")

@@ -15,6 +15,7 @@ _DESTRUCTION = {"may_destroy": "run.may_destroy"}
 
 OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        "00_preflight": MappingProxyType({"offline": "preflight.offline", "findings": "preflight.findings"}),
         "01_infrastructure": MappingProxyType({**_APPROVAL, **_DESTRUCTION}),
         "02_workstations": MappingProxyType(
             {

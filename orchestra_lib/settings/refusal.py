@@ -38,7 +38,7 @@ def refusal(error: Mapping[str, Any], path: Path, runbook: str | None, overrides
     """The line for one of pydantic's errors. ``overrides``: place of a setting -> parameter that was put there."""
     place = _known_part(error["loc"])
     key = ".".join(place)
-    parameter = overrides.get(place)
+    parameter = next((name for at, name in overrides.items() if place[: len(at)] == at), None)
     where = f"parameter {parameter}" if parameter else f"{path}: {key or 'the file'}"
     setting = f" (setting {key})" if parameter else ""
     kind = error["type"]
