@@ -285,20 +285,17 @@ class _Execution:
 def _graph(steps: Iterable[Step], *, undoing: bool) -> dict[Node, set[Node]]:
     """Each change with those that have to come before it.
 
-    What is made comes after what it needs; what is deleted, and everything when undoing, comes before.
+    What is made comes after what it needs, and what is deleted before. An update does as what is made: it may use what
+    was made for it. One that undoes an update gives such a thing up, and comes before as what is deleted does.
     """
     nodes = {step.key: _nodes(step) for step in steps}
     graph: dict[Node, set[Node]] = {node: set() for found in nodes.values() for node in found}
     for step in steps:
-        for need in step.wanted.all_needs:
-            for mine in nodes[step.key]:
-                for other in nodes.get(need, ()):
-                    makes = mine[1] == other[1] == "write" and not (undoing and step.verb is not Verb.CREATE)
-                    first, second = (other, mine) if makes else (mine, other)
-                    if "delete" in (first[1], second[1]) and first[1] != second[1] and not undoing:
-                        # A replacement: all deletions come before what is made anew.
-                        first, second = (mine, other) if mine[1] == "delete" else (other, mine)
-                    graph[second].add(first)
+        for mine in nodes[step.key]:
+            gives_up = mine[1] == "delete" or (undoing and step.verb is Verb.UPDATE)
+            for other in (node for need in step.wanted.all_needs for node in nodes.get(need, ())):
+                first, second = (mine, other) if gives_up else (other, mine)
+                graph[second].add(first)
         if len(nodes[step.key]) > 1:
             graph[step.key, "write"].add((step.key, "delete"))
     return graph
