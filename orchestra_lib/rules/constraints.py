@@ -82,7 +82,7 @@ def _location(resource: Resource) -> Sequence[str]:
     return (match[1],) if match and match[1] != "global" else ()
 
 
-def _covers_location(entry: str, location: str) -> bool:
+def covers_location(entry: str, location: str) -> bool:
     """``in:us-locations`` covers every location of the us, ``in:us-east1-locations`` that region."""
     group = re.fullmatch(r"in:(.+)-locations", entry)
     if not group:
@@ -110,7 +110,7 @@ CONSTRAINTS = (
         "gcp.resourceLocations",
         _location,
         "choose regions that the organisation allows (regions.primary, regions.secondary), or ask for these",
-        covers=_covers_location,
+        covers=covers_location,
     ),
     Constraint(
         "gcp.restrictServiceUsage",
