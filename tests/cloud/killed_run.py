@@ -38,7 +38,14 @@ _RUN_SECONDS = 120
 _LAST_EVENT_BYTES = 200
 # A server of processes that has loaded the library once: what it starts shares nothing with us, or with one another.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["killed_run"])
+_processes.set_forkserver_preload(
+    [
+        "orchestra_lib.blueprint",
+        "orchestra_lib.cloud.rollback",
+        "orchestra_lib.cloud.apply",
+        "orchestra_lib.local.control",
+    ]
+)
 
 
 @dataclass(frozen=True)

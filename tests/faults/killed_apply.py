@@ -39,8 +39,7 @@ def main() -> int:
             point = trial.point(number)
             verdict = "FAILED" if point.problems else "holds"
             seconds = time.perf_counter() - started
-            print(f"{number:3} {verdict} {seconds:5.1f} s  {'; '.join(point.kills)}", *point.problems, sep="\n    ")
-            sys.stdout.flush()
+            print(f"{number:3} {verdict} {seconds:5.1f} s  {point}", flush=True)
             failed += bool(point.problems)
             kills += len(point.kills)
     print(
