@@ -10,6 +10,7 @@ import os
 import subprocess
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,9 @@ def stop(data: Path, name: str) -> None:
     server.stop()
     if psutil.pid_exists(found.pid) and running(data):
         raise TargetUnreachable(f"{name} (pid {found.pid}) does not stop; stop that process")
+    # Where the data's path is too long for a socket, it lay in a directory elsewhere, which is made anew at each start.
+    with suppress(OSError):  # that of the data itself is not empty
+        Path(found.socket_directory).rmdir()
 
 
 def _make(data: Path, superuser: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from itertools import count
@@ -73,12 +75,19 @@ class Planes:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            told = error.read()  # in the message too, so that a test that did not want it says why
+            raise urllib.error.HTTPError(
+                error.url, error.code, told.decode(), error.headers, io.BytesIO(told)
+            ) from None
 
-    def cluster(self, version: str = "POSTGRES_16") -> Cluster:
+    def cluster(self, version: str = "POSTGRES_16", name: str = "") -> Cluster:
         """A new cluster whose ``postgres`` has the operator's password."""
-        parent, name = f"projects/{PROJECT}/locations/us-central1", f"c{next(_numbers)}"
+        parent = f"projects/{PROJECT}/locations/us-central1"
+        name = name or f"c{next(_numbers)}"
         self.call(
             "POST",
             f"{parent}/clusters?clusterId={name}",

@@ -299,6 +299,15 @@ def test_a_restored_cluster_is_refused_because_its_data_would_be_missing(connect
         connect(restored.instance())
 
 
+def test_the_longest_names_are_served_and_leave_nothing_when_deleted(connect, planes):
+    cluster = planes.cluster(name="c" * 63)
+    instance = cluster.instance("i" * 63)
+    assert one(connect(instance), "SELECT 1") == 1
+    sockets = Path(postgres.running(cluster.data(instance)).socket_directory)
+    planes.call("DELETE", instance)
+    wait_until(lambda: not cluster.data(instance).exists() and not sockets.exists())
+
+
 def test_another_version_of_postgresql_is_refused(connect, planes):
     instance = planes.cluster("POSTGRES_15").instance()
     with pytest.raises(TargetUnreachable, match="runs POSTGRES_15, and the local AlloyDB serves POSTGRES_16 only"):
