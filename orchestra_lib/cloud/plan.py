@@ -14,7 +14,7 @@ from orchestra_lib.cloud.client import Client, Snapshot
 from orchestra_lib.cloud.diff import Comparison, FieldDiff
 from orchestra_lib.cloud.discovery import has_method, immutable_fields, method, without_output_only
 from orchestra_lib.cloud.kinds import KINDS, Kind
-from orchestra_lib.cloud.resource import UNKNOWN, Live, Resource, references, resolve
+from orchestra_lib.cloud.resource import UNKNOWN, Live, Ref, Resource, Text, references, resolve
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.plan import Change, Plan, Verb
@@ -202,15 +202,21 @@ def _short_member(name: str) -> str:
 
 
 def _summary(body: Mapping[str, Any]) -> str:
-    """What a new resource is to be, on one line: its plain fields, and what its lists name."""
-    parts = []
-    for name, value in body.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            parts.append(f"{name} {value}")
-        elif isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-            parts.append(f"{name} {', '.join(value)}")
-    line = "; ".join(parts).replace("roles/", "")
+    """What a new resource is to be, on one line: its plain fields, and what its lists hold."""
+    shown = (f"{name} {_flat(value)}" for name, value in body.items() if isinstance(value, str | int | float | list))
+    line = "; ".join(shown).replace("roles/", "")
     return line if len(line) <= _LONGEST_SUMMARY else f"{line[: _LONGEST_SUMMARY - 1]}…"
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(map(_flat, value.values()))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_flat, value))
+    if isinstance(value, Ref | Text):
+        return UNKNOWN
+    text = str(value)
+    return text.rsplit("/", 1)[1] if text.startswith("projects/") else text
 
 
 def _is_closed(wanted: Resource, closed: Collection[str]) -> bool:
