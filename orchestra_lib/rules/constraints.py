@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra_lib.cloud.resource import Resource
+from orchestra_lib.cloud.resource import Resource, Text
 
 _ROLE_KINDS = ("roles", "service account roles", "repository roles", "secret roles")
 
@@ -91,7 +91,8 @@ def covers_location(entry: str, location: str) -> bool:
 
 
 def _members_outside(resource: Resource) -> Sequence[str]:
-    member = str(resource.body.get("member", resource.id)) if resource.kind in _ROLE_KINDS else ""
+    named = resource.body.get("member", resource.id) if resource.kind in _ROLE_KINDS else ""
+    member = named.template if isinstance(named, Text) else str(named)  # what it begins with is known before the rest
     return (member,) if member.startswith(("principal:", "principalSet:", "user:", "group:", "allUsers")) else ()
 
 
