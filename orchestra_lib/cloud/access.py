@@ -26,11 +26,15 @@ _policy_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass(frozen=True)
 class Reached:
-    """A resource on its way to a service. ``request_id`` is the same for every attempt of one change."""
+    """A resource on its way to a service. ``request_id`` is the same for every attempt of one change.
+
+    ``validate_only``: the service checks the change and does not make it.
+    """
 
     client: Client | Snapshot
     wanted: Resource
     request_id: str = ""
+    validate_only: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -44,6 +48,8 @@ class Reached:
         method_id, sent = f"{self.kind.collection}.{verb}", dict(query or {})
         if self.request_id and "requestId" in method(self.kind.api, method_id).parameters:
             sent["requestId"] = self.request_id
+        if self.validate_only:
+            sent["validateOnly"] = "true"
         return self.client.call(self.kind.api, method_id, path, body=body, query=sent)
 
 
@@ -55,6 +61,23 @@ def read(client: Client | Snapshot, wanted: Resource) -> Live | None:
 def create(client: Client, wanted: Resource, request_id: str) -> Answer:
     """Create the resource with its body."""
     return _way(wanted).create(Reached(client, wanted, request_id))
+
+
+def can_validate(kind: Kind) -> bool:
+    """Whether the service checks a create without carrying it out, by ``validateOnly``."""
+    plain = kind.access == "standard" and kind.create is not None and not kind.undelete
+    return plain and "validateOnly" in method(kind.api, f"{kind.collection}.{kind.create}").parameters
+
+
+def validate(client: Client, wanted: Resource) -> Answer:
+    """Have the service check a create; nothing is made. Raises ValueError for a kind that :func:`can_validate` denies.
+
+    Raises CloudRefused for what it refuses. How much a service looks at is its own affair: an answer means "not
+    refused", no more.
+    """
+    if not can_validate(KINDS[wanted.kind]):
+        raise ValueError(f"{wanted.kind} cannot be checked without being made")
+    return _way(wanted).create(Reached(client, wanted, validate_only=True))
 
 
 def update(client: Client, wanted: Resource, live: Live, fields: Iterable[str], request_id: str) -> Answer:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.plan import CloudPlan
 from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.plan import Verb
 from orchestra_lib.rules import CONSTRAINTS, Policy, violations
@@ -140,6 +141,19 @@ def _quotas(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]
             )
 
 
+def forbidden(resources: Sequence[Resource], policies: Mapping[str, Policy], source: Source) -> tuple[Evidence, ...]:
+    """A failed row for each resource that an organisation policy forbids. ``policies`` by constraint id."""
+    return tuple(
+        yes_or_no(
+            f"constraints/{constraint.id} allows the {resource.kind} {resource.id}",
+            source,
+            False,
+            note=f"it forbids {', '.join(values)}; {constraint.remedy}",
+        )
+        for constraint, resource, values in violations(resources, policies)
+    )
+
+
 def _policies(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidence]:
     exists = _project_exists(plan)
     parent = f"projects/{place.project}" if exists else f"organizations/{place.organization}"
@@ -153,14 +167,8 @@ def _policies(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evidenc
         except CloudRefused as error:
             if not error.is_absence:
                 unread.append(f"{constraint.id}: {error}")
-    found = list(violations([step.wanted for step in plan.steps], policies))
-    for constraint, resource, values in found:
-        yield yes_or_no(
-            f"constraints/{constraint.id} allows the {resource.kind} {resource.id}",
-            place.source,
-            False,
-            note=f"it forbids {', '.join(values)}; {constraint.remedy}",
-        )
+    found = forbidden([step.wanted for step in plan.steps], policies, place.source)
+    yield from found
     yield Evidence(
         "organisation policies that forbid what the plan wants",
         place.source,
