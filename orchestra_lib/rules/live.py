@@ -333,7 +333,6 @@ def _fixed(
             f"{of(v.wanted)} is wanted, {value_at(v.there, path)} is there, and it can never be changed: {instead}"
         ),
         in_document(api, f"{name}.{field}"),
-        lambda v: {place: value_at(v.there, path)},
     )
 
 
