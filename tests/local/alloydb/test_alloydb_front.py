@@ -172,7 +172,9 @@ def test_a_statement_is_cancelled_through_the_listener(planes, cluster, address)
         authentication(connection)
         connection.sendall(wire.sent(b"p", planes.token.encode() + b"\0"))
         greeting = dict(wire.until(connection, b"Z"))
-        connection.sendall(wire.sent(b"Q", b"SELECT pg_sleep(60)\0"))
+        started_then_slept = b"DO $$ BEGIN RAISE NOTICE 'started'; PERFORM pg_sleep(60); END $$\0"
+        connection.sendall(wire.sent(b"Q", started_then_slept))
+        wire.until(connection, b"N")
         with wire.opened(address, context) as second:
             second.sendall(struct.pack(">ii", 16, 80877102) + greeting[b"K"])
             assert second.recv(1) == b""
