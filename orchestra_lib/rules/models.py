@@ -20,7 +20,6 @@ _SAMPLING = on_page("https://github.com/livekit/agents/issues/7178")
 _ENDS: Mapping[str, date] = {
     "gemini-2.5-pro": date(2026, 10, 20),
     "gemini-2.5-flash": date(2026, 10, 16),
-    "text-embedding-005": date(2027, 4, 1),
 }
 _LOCATIONS: Mapping[str, tuple[str, ...]] = {
     "gemini-4-argon": ("global", "us", "eu"),
@@ -60,7 +59,7 @@ def _is_id(model: str) -> bool:
 
 def _retired(model: str) -> bool:
     name = _name(model)
-    return model in ("gemini-2.5-pro", "gemini-2.5-flash") or (name is not None and name.version < (2, 5))
+    return model in _ENDS or (name is not None and name.version < (2, 5))
 
 
 def _instead(v: Values) -> Mapping[str, Any]:
