@@ -221,7 +221,8 @@ def _flat(value: Any) -> str:
 
 def _is_closed(wanted: Resource, closed: Collection[str]) -> bool:
     project = f"projects/{wanted.parent.split('/')[1]}" if wanted.parent.startswith("projects/") else ""
-    return project in closed or f"{project} {KINDS[wanted.kind].service}" in closed
+    # Which APIs are enabled can be read whether or not Service Usage is one of them.
+    return project in closed or (wanted.kind != "service" and f"{project} {KINDS[wanted.kind].service}" in closed)
 
 
 def _is_nameless(wanted: Resource) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from orchestra_lib.plan import Verb
 
 # A plan that finds the project finds these enabled and has nothing to do; one that does not, enables them.
 _WITH_THE_PROJECT = frozenset(f"service:projects/PROJECT/{name}.googleapis.com" for name in ENABLED_FROM_THE_START)
+_LINES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Trial:
             yield f"{what}: in the journal as applied on one side only: {differing}"
         there = portrait(self._plane, run.project)
         if there != wanted.portrait:
-            lines = list(difflib.unified_diff(wanted.portrait, there, "undisturbed", "killed", n=0, lineterm=""))
-            yield "\n".join([f"{what}: the project differs", *lines])
+            lines = difflib.unified_diff(wanted.portrait, there, "undisturbed", "killed", n=0, lineterm="")
+            yield "\n".join([f"{what}: the project differs", *itertools.islice(lines, _LINES_SHOWN)])
 
 
 def _applied(run: Run) -> frozenset[str]:

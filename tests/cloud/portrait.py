@@ -36,7 +36,7 @@ def portrait(plane: Plane, project: str) -> list[str]:
     if f"cloudresourcemanager/projects/{project}" in mine:
         lines += _enabled(plane, project)
     names = _names(mine)
-    return sorted(_plain(about.sub("PROJECT", line), names) for line in lines)
+    return sorted(about.sub("PROJECT", _plain(line, names)) for line in lines)
 
 
 def _enabled(plane: Plane, project: str) -> list[str]:

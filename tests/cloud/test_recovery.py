@@ -20,7 +20,7 @@ from orchestra_lib.cloud.journal import Event, Journal
 from orchestra_lib.cloud.plan import CloudPlan, in_dependency_order, make_plan
 from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import CloudRefused
-from orchestra_lib.cloud.resource import Resource, resolve
+from orchestra_lib.cloud.resource import Live, Resource, resolve
 from orchestra_lib.cloud.rollback import drift, rollback_plan
 from orchestra_lib.plan import Verb
 
@@ -213,3 +213,14 @@ def test_a_replacement_is_rolled_back_to_what_was_there(plane: Plane, project: s
     apply(client, rollback_plan(client, journal, since_run="run-2"), journal, "run-3", undoing=True)
     assert settled(plane, project) == before
     assert left(rollback_plan(client, journal, since_run="run-2")) == []
+
+
+def test_which_apis_are_enabled_is_read_though_service_usage_is_not(
+    plane: Plane, project: str, journal: Journal
+) -> None:
+    """A rollback that was cut off after disabling it took all others for disabled, and their resources for gone."""
+    client = plane.client()
+    apply(client, whole(client, project, journal), journal, "run-1")
+    usage = Resource("service", f"projects/{project}", "serviceusage.googleapis.com")
+    access.delete(client, usage, Live(f"projects/{project}/services/{usage.id}", {}), "")
+    assert left(make_plan(client, [usage, *stack(project)], journal.applied())) == [f"create {usage.key}"]
