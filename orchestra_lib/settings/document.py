@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from orchestra_lib.errors import ParameterError
 def read(path: Path) -> dict[str, Any]:
     """The content of a parameter file. Raises ParameterError, in one line, for what is no YAML mapping."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader with one more check
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader with one more check
     except OSError as error:
         raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -54,13 +54,18 @@ def with_values(document: Mapping[str, Any], values: Mapping[str, Any]) -> dict[
     return changed
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys in silence; a parameter file may not have two."""
+class _Loader(yaml.CSafeLoader):
+    """YAML keeps the last of two equal keys in silence; a parameter file may not have two.
+
+    libyaml reads a file in a fifth of the time of the parser that is written in Python.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(problem=f"{key!r} can be no key", problem_mark=key_node.start_mark)
             if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {key!r} stands here twice", problem_mark=key_node.start_mark

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,22 @@ def test_the_strategy_as_written_is_no_environment_and_the_refusal_says_what_it_
 def test_the_strategy_as_written_can_be_read_as_a_document() -> None:
     document = read(settings.root() / "parameters" / f"{settings.STRATEGY}.yaml")
     assert value_at(document, "workstations.development.machine_type") == "n2d-standard-32"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("? [1]\n: 2\n", r"file.yaml, line 1: \[1\] can be no key"),
+        ("a: 1\na: 2\n", "file.yaml, line 2: the key 'a' stands here twice"),
+        ("a: !!python/object:os.system 1\n", "file.yaml, line 1: could not determine a constructor"),
+        ("- 1\n", "file.yaml holds no settings"),
+    ],
+)
+def test_what_is_no_parameter_file_is_refused_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=words) as caught:
+        read(tmp_path / "file.yaml")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["a.b.c", "a.b", "x", "a.b.c.d"])
