@@ -220,7 +220,7 @@ _KINDS = (
         defaults={"physicalBlockSizeBytes": "4096"},
         show=compute_machines.shown_disk,
     ),
-    _row("snapshots", ("sourceDisk",), defaults={"snapshotType": "STANDARD"}),
+    _row("snapshots", ("sourceDisk",), compute_machines.complete_snapshot, defaults={"snapshotType": "STANDARD"}),
     _row("images", ("sourceDisk", "sourceSnapshot"), defaults={"sourceType": "RAW"}),
     _row("resourcePolicies", fill=compute_machines.complete_schedule),
     _row(

@@ -63,6 +63,20 @@ def complete_disk(call: Call, body: Body, before: Body | None) -> None:
     body.setdefault("sizeGb", default_disk_gb(body["type"]))
 
 
+def complete_snapshot(call: Call, body: Body, before: Body | None) -> None:
+    """What a new snapshot holds of its disk."""
+    link = body.get("sourceDisk") if before is None else None
+    row = call.control.find(key_of_url(call.control, link, call.project)) if link else None
+    if row:
+        body |= content_of(row.body)
+
+
+def content_of(disk: Body) -> Body:
+    """What a snapshot says of the disk that it is taken of, and of what it stores."""
+    stored = {"storageBytes": "0", "storageBytesStatus": "UP_TO_DATE", "storageLocations": ["us"]}
+    return {"sourceDiskId": disk["id"], "diskSizeGb": disk["sizeGb"], **stored}
+
+
 def shown_disk(control: ControlPlane, key: str, _version: str, body: Body) -> Body:
     """A disk with the instances that it is attached to."""
     project, link = key.split("/")[2], url(key)

@@ -11,6 +11,7 @@ from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.faults import Fault
 from orchestra_lib.local.control.kinds import Body, Handler, already_exists, not_found
 from orchestra_lib.local.control.services.compute_identity import identify, invalid, key_of_url, stale_fingerprint, url
+from orchestra_lib.local.control.services.compute_machines import content_of
 from orchestra_lib.local.control.services.compute_networks import peering, without_peering
 from orchestra_lib.local.control.store import Stored
 
@@ -128,9 +129,7 @@ def _create_snapshot(call: Call) -> Body:
     key = f"compute/projects/{call.project}/global/snapshots/{name}"
     if call.control.find(key):
         raise already_exists(call.control, key)
-    disk = row.body
-    body = {**call.body, "sourceDisk": url(row.key), "sourceDiskId": disk["id"], "diskSizeGb": disk["sizeGb"]}
-    body |= {"storageBytes": "0", "storageBytesStatus": "UP_TO_DATE", "storageLocations": ["us"]}
+    body = {**call.body, "sourceDisk": url(row.key), **content_of(row.body)}
     body.setdefault("snapshotType", "STANDARD")
     identify(call.api.schema("Snapshot"), key, body, {}, call.now)
     call.control.store.put(key, {**body, "status": "READY"})
