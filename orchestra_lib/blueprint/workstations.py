@@ -53,14 +53,11 @@ class Desk:
 
 @dataclass(frozen=True)
 class Restoration:
-    """A home that is brought back: whose, from which snapshot, and the disk that it is taken of if there is none yet.
-
-    ``disk`` is a path; None when the snapshot has to be there already.
-    """
+    """A home that is brought back: whose, from which snapshot, and the path of the disk that the snapshot is of."""
 
     email: str
     snapshot: str
-    disk: str | None
+    disk: str
 
     @property
     def id(self) -> str:
@@ -98,10 +95,9 @@ def workstations(settings: Settings, restoration: Restoration | None = None) -> 
     return WorkstationPlan(tuple(resources), foundation_of(settings, resources), tuple(desks), restored)
 
 
-def restoration_of(settings: Settings, today: date, disk: str | None) -> Restoration | None:
-    """The restoration that the settings ask for; without a snapshot's name it is today's of that developer.
-
-    Raises ParameterError for somebody who is no developer.
+def asked_restoration(settings: Settings, today: date) -> tuple[str, str] | None:
+    """Whose home the settings ask for, as an address, and the name of the snapshot: today's of that developer, if none
+    is given. None when nothing is to be brought back. Raises ParameterError for somebody who is no developer.
     """
     asked = settings.restore.developer
     if asked is None:
@@ -110,7 +106,7 @@ def restoration_of(settings: Settings, today: date, disk: str | None) -> Restora
     email = next((one for one in emails if asked in (one, workstation_id(one))), None)
     if email is None:
         raise ParameterError(f"restore is {asked!r}, and developers.emails has {', '.join(emails) or 'nobody'}")
-    return Restoration(email, settings.restore.snapshot or f"home-{workstation_id(email)}-{today:%Y%m%d}", disk)
+    return email, settings.restore.snapshot or f"home-{workstation_id(email)}-{today:%Y%m%d}"
 
 
 def foundation_of(settings: Settings, resources: Sequence[Resource]) -> tuple[Resource, ...]:
@@ -293,9 +289,7 @@ def _snapshot_schedule(spec: Specification, wanted: Workstations) -> Resource:
 
 
 def _snapshot(spec: Specification, restoration: Restoration) -> Resource:
-    body: dict[str, Any] = {"labels": dict(spec.labels)} if restoration.disk else {}
-    if restoration.disk:
-        body["sourceDisk"] = restoration.disk
+    body = {"sourceDisk": restoration.disk}
     return spec.resource("snapshot", f"{spec.project_path}/global", restoration.snapshot, body)
 
 
