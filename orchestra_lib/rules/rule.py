@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any
 
+import yaml
+
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
 from orchestra_lib.rules import known
 from orchestra_lib.rules.kinds import Kind
@@ -32,6 +34,8 @@ class Level(StrEnum):
 
 
 _WORST_FIRST = tuple(Level)
+_WIDE = 10_000  # characters: YAML is not to break the line
+_END_OF_SCALAR = "...\n"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class Parameter:
     value: Any
 
     def __str__(self) -> str:
-        if self.value is None:
-            return f"{self.place}: null"
-        if isinstance(self.value, list | tuple):
-            return f"{self.place}: [{', '.join(map(str, self.value))}]"
-        return f"{self.place}: {str(self.value).lower() if isinstance(self.value, bool) else self.value}"
+        text = yaml.safe_dump(self.value, default_flow_style=True, allow_unicode=True, width=_WIDE)
+        return f"{self.place}: {_one_line(text.removesuffix(_END_OF_SCALAR))}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -167,13 +172,13 @@ class Finding:
 
     def __str__(self) -> str:
         remedy = f"; nearest: {', '.join(map(str, self.nearest))}" if self.nearest else ""
-        return f"{self.level} {self.rule.id} {self.rule.place}: {self.message}{remedy} ({self.rule.basis})"
+        return f"{self.level} {self.rule.id} {self.rule.place}: {_one_line(self.message)}{remedy} ({self.rule.basis})"
 
     def evidence(self) -> Evidence:
         """The finding as a row: a FAIL fails, everything else is noted."""
         claim = f"{self.rule.id} {self.rule.claim}"
         remedy = f"; nearest valid setting: {', '.join(map(str, self.nearest))}" if self.nearest else ""
-        note = f"{self.rule.place}: {self.message}{remedy}; {self.rule.basis}"
+        note = f"{self.rule.place}: {_one_line(self.message)}{remedy}; {self.rule.basis}"
         if self.level is Level.FAIL:
             return yes_or_no(claim, Source.MEASURED, False, command=self.where, note=note)
         told = {Level.WARN: "warning", Level.INFO: "information", Level.UNJUDGED: "not judged"}[self.level]

@@ -44,7 +44,8 @@ def refusal(error: Mapping[str, Any], path: Path, runbook: str | None, overrides
     kind = error["type"]
     if kind == "extra_forbidden":
         name = str(error["loc"][-1])
-        return f"{path}: {'.'.join([*place, name])} is no setting; {_meant(name, place)}"
+        shown_name = name if name.isprintable() else repr(name)
+        return f"{path}: {'.'.join([*place, shown_name])} is no setting; {_meant(name, place)}"
     if kind == "missing":
         return f"{path}: {key} is missing; {_described(_schema(place))}"
     if kind == "value_error":

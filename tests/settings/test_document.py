@@ -51,6 +51,16 @@ def test_what_is_no_parameter_file_is_refused_in_one_line(tmp_path: Path, text: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_with_a_line_break_is_refused_in_one_line(tmp_path: Path) -> None:
+    for path in (settings.root() / "parameters").glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    with (tmp_path / "local.yaml").open("a") as file:
+        file.write('"two\\nlines": 1\n')
+    with pytest.raises(ParameterError, match=r"'two\\nlines' is no setting") as caught:
+        settings.load("local", directory=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("place", ["a.b.c", "a.b", "x", "a.b.c.d"])
 def test_what_is_not_there_is_none(place: str) -> None:
     assert value_at({"a": {"b": None}}, place) is None
