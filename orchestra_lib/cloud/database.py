@@ -20,6 +20,8 @@ from google.cloud.alloydbconnector import Connector, RefreshStrategy
 
 from orchestra_lib.errors import TargetUnreachable
 
+CONNECT_TIMEOUT_SECONDS = 30
+"""For the login; before it, the connector waits as long for the metadata exchange."""
 _GOOGLES_ENDPOINT = "alloydb.googleapis.com"
 _ROOTS_VARIABLE = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 _NO_PROXY_VARIABLE = "no_grpc_proxy"
@@ -67,6 +69,7 @@ def connect_instance(
             password=password,
             enable_iam_auth=password is None,
             autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
             options="-c timezone=UTC -c client_encoding=UTF8",
         )
     except _REFUSALS as error:

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -37,6 +38,8 @@ _OURS = frozenset(
     }
 )
 _FLAG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+# Somebody waits to come in, and holds the instance's lock: what does not go on has to fail, with its reason.
+_PATIENCE: Mapping[str, Any] = {"connect_timeout": 10, "options": "-c statement_timeout=20s"}
 _UID_FILE = "orchestra.instance_uid"
 _MAP = "listener"
 # IAM users come in through the listener, which has checked their token; it runs as the user of this process.
@@ -77,7 +80,7 @@ class Backend:
                 server = self._start(uid, settings)
             wanted = (server, tuple(users), tuple(verifiers.items()))
             if wanted != self._synchronised:
-                with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True) as connection:
+                with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True, **_PATIENCE) as connection:
                     self._failures = roles.synchronise(connection, wanted[1], verifiers)
                 self._synchronised = wanted
             return server, self._failures
@@ -127,7 +130,7 @@ class Backend:
         changed = postgres.configure(self._data, settings)
         if not changed:
             return False
-        with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True) as connection:
+        with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True, **_PATIENCE) as connection:
             # A setting that is wrong needs a start too: the start fails and says why, a reload would only log it.
             needs_start = connection.execute(
                 "SELECT 1 FROM pg_settings WHERE name = ANY(%s) AND context = 'postmaster' "
