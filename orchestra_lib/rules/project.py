@@ -70,8 +70,8 @@ RULES = (
         {"create": used("organization.create", FLAG), "id": may("organization.id", TEXT)},
         lambda v: not v.create or has_method(_RESOURCE_MANAGER, _CREATE_ORGANIZATION),
         lambda v: (
-            f"organisation {v.id or 'of any id'} is to be created: no call does that, it comes with a domain of Cloud Identity; "
-            "a project can be attached to one that exists"
+            f"organisation {v.id or 'of any id'} is to be created: no call does that, it comes with a domain of Cloud "
+            "Identity; a project can be attached to one that exists"
         ),
         in_document(_RESOURCE_MANAGER, "organizations"),
         lambda _: {"organization.create": False},
