@@ -76,6 +76,8 @@ SERVICE = Service(
         "projects.list": _billed,
     },
     permissions={
+        "billingAccounts.get": "billing.accounts.get",
+        "billingAccounts.list": "billing.accounts.list",
         "projects.list": "billing.resourceAssociations.list",
         "projects.getBillingInfo": "resourcemanager.projects.get",
         "projects.updateBillingInfo": "resourcemanager.projects.createBillingAssignment",
