@@ -3,8 +3,7 @@
 from orchestra_lib.phases.infrastructure import InfrastructurePhase
 from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.phases.preflight import PreflightPhase
-from orchestra_lib.phases.preflight import PreflightPhase
 from orchestra_lib.phases.rollback import RollbackPhase
 from orchestra_lib.phases.workstations import WorkstationsPhase
 
-__all__ = ["InfrastructurePhase", "MemoryPhase", "PreflightPhase", "PreflightPhase", "RollbackPhase", "WorkstationsPhase"]
+__all__ = ["InfrastructurePhase", "MemoryPhase", "PreflightPhase", "RollbackPhase", "WorkstationsPhase"]
