@@ -50,7 +50,8 @@ def _histories(journal: Journal, since_run: str | None) -> dict[str, list[Record
     for change in changes:
         if change.may_have_happened:
             found.setdefault(change.wanted.key, []).append(change)
-    return found
+    # What we made and deleted again is nothing to undo, and what is there by now is somebody else's.
+    return {key: own for key, own in found.items() if own[0].before is not None or journal.is_ours(key)}
 
 
 def _asking(changes: list[RecordedChange]) -> Resource:

@@ -70,8 +70,8 @@ class Plane:
 def running_plane(latency: str) -> Iterator[Plane]:
     """A control plane with a state of its own, removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix="orchestra-plane-"))
-    started = process.up(directory, latency=latency)
     try:
+        started = process.up(directory, latency=latency)
         yield Plane(started.url, Path(started.token_file).read_text().strip(), Path(started.state_dir))
     finally:
         process.down(directory)

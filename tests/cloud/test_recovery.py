@@ -153,6 +153,25 @@ def test_what_was_refused_to_us_and_made_by_somebody_else_is_not_rolled_back(
     assert left(rollback_plan(client, journal, since_run="run-2")) == []
 
 
+def test_what_we_deleted_and_somebody_else_made_again_is_not_rolled_back(
+    plane: Plane, project: str, journal: Journal
+) -> None:
+    client, account = plane.client(), resource_of(project, "service account")
+    apply(client, whole(client, project, journal), journal, "run-1")
+    rest = [one for one in stack(project) if one.kind not in ("project", "billing", "service")]
+    undo = undone(client, project, journal)
+    gone = {one.key for one in rest}
+    apply(
+        client,
+        replace(undo, steps=tuple(step for step in undo.steps if step.key in gone)),
+        journal,
+        "run-2",
+        undoing=True,
+    )
+    access.create(client, account, "")
+    assert f"delete {account.key}" not in left(undone(client, project, journal))
+
+
 def test_a_service_that_stayed_away_leaves_the_change_open_until_it_is_found_out(
     plane: Plane, project: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
