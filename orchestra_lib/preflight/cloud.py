@@ -43,7 +43,8 @@ def cloud_checks(target: Target, settings: Settings, document: Mapping[str, Any]
         return (*identity, noted(IDENTITY, "every further check", place.source, told))
     client = Client(target)
     looked = _look(client, settings, place.source)
-    rows = [*identity, *looked.rows, *(Check(LIMITS, row) for row in checks(client, place, looked.plan))]
+    rows = [*identity, *looked.rows]
+    rows += guarded(LIMITS, "the organisation can be asked", place.source, lambda: _limits(client, place, looked.plan))
     if not looked.plan.steps:
         return tuple(rows)
     for area, claim, found in (
@@ -101,6 +102,11 @@ def _look(client: Client, settings: Settings, source: Source) -> _Looked:
             return _Looked(_NO_PLAN, resources, (failed,))
     told = f"{len(plan.steps)} resources of the phases with a blueprint"
     return _Looked(plan, (), (judged(PLAN, claim, source, True, told),))
+
+
+def _limits(client: Client, place: Place, plan: CloudPlan) -> Iterator[Check]:
+    for row in checks(client, place, plan):
+        yield Check(LIMITS, row)
 
 
 def _services(client: Client, settings: Settings, place: Place, plan: CloudPlan) -> Iterator[Check]:

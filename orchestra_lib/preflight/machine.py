@@ -29,10 +29,17 @@ def machine_checks(settings: Settings) -> Iterator[Check]:
     kind = settings.environment.kind
     for what, directory in (("state", state_directory()), ("records", runs_directory())):
         free = shutil.disk_usage(_existing(directory)).free // _MIB
-        yield _at_least(f"disk free for the {what}", free, _DISK_MIB[kind], f"free some in {directory}, or move it")
+        yield _at_least(
+            f"disk of this machine free for the {what}", free, _DISK_MIB[kind], f"free some in {directory}, or move it"
+        )
     needed = _MEMORY_MIB[kind] + (_index_mib(settings) if kind == "local" else 0)
     available = int(psutil.virtual_memory().available // _MIB)
-    yield _at_least("memory available", available, needed, "close what else runs, or build an index with fewer lists")
+    yield _at_least(
+        "memory of this machine available",
+        available,
+        needed,
+        "close what else runs, or build an index with fewer lists",
+    )
 
 
 def _index_mib(settings: Settings) -> int:

@@ -23,7 +23,7 @@ _OLDEST_PGVECTOR = (0, 5, 0)
 def source_checks(conninfo: str, memory: Memory, *, is_rehearsal: bool) -> Iterator[Check]:
     """What can be read of the source in moments. Raises TargetUnreachable when it cannot be reached."""
     with connect(conninfo, role="source") as connection:
-        yield judged(AREA, "it can be reached", Source.OBSERVED, True, f"as {connection.info.user}")
+        yield judged(AREA, f"{AREA} can be reached", Source.OBSERVED, True, f"as {connection.info.user}")
         yield from _extension(connection, is_rehearsal)
         yield from _table(connection, memory, is_rehearsal)
         yield from _streaming(connection)
@@ -34,7 +34,7 @@ def _extension(connection: psycopg.Connection, is_rehearsal: bool) -> Iterator[C
         "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'vector'"
     ).fetchone()
     version = (row[0] or (row[1] if is_rehearsal else None)) if row else None
-    claim = f"pgvector is there, {'.'.join(map(str, _OLDEST_PGVECTOR))} or newer"
+    claim = f"pgvector of {AREA} is {'.'.join(map(str, _OLDEST_PGVECTOR))} or newer"
     if version is None:
         yield judged(AREA, claim, Source.OBSERVED, False, "CREATE EXTENSION vector, or name the database that has it")
         return
@@ -90,9 +90,21 @@ def _streaming(connection: psycopg.Connection) -> Iterator[Check]:
         raise DataError("the source answers nothing about its own settings")
     wal_level, free_slots, may_replicate = row
     for holds, claim, note in (
-        (wal_level == "logical", "wal_level is logical", f"it is {wal_level}: set it and restart the server"),
-        (free_slots > 0, "a replication slot is free", "drop one that nobody reads, or raise max_replication_slots"),
-        (may_replicate, "our role may replicate", "ALTER ROLE ... REPLICATION, or the provider's own role for it"),
+        (
+            wal_level == "logical",
+            f"wal_level of {AREA} is logical",
+            f"it is {wal_level}: set it and restart the server",
+        ),
+        (
+            free_slots > 0,
+            f"a replication slot of {AREA} is free",
+            "drop one that nobody reads, or raise max_replication_slots",
+        ),
+        (
+            may_replicate,
+            f"our role may replicate from {AREA}",
+            "ALTER ROLE ... REPLICATION, or the provider's own role for it",
+        ),
     ):
         if holds:
             yield judged(AREA, claim, Source.OBSERVED, True)

@@ -398,7 +398,7 @@ def test_a_store_that_can_be_read_is_green_and_says_what_streaming_lacks(pair: P
     fill(pair.source, 50)
     rows = store_rows(pair)
     assert red(rows) == [], told(rows)
-    assert [row.evidence.claim for row in rows if row.warns] == ["wal_level is logical"]
+    assert [row.evidence.claim for row in rows if row.warns] == ["wal_level of today's store is logical"]
 
 
 def test_f21_vectors_of_another_dimension_are_found(pair: Pair) -> None:
