@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestra_lib.local.control.kinds import Body, Kind, not_found
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"^(https?:)?//[^/]+/")
 _VERSION = re.compile(r"^(compute/)?v\d\w*/")
 _PARTIAL = ("global", "regions", "zones", "locations")
+# What something was once made from: it has to be there then, and may go afterwards.
+_ORIGINS = ("sourceDisk", "sourceSnapshot", "sourceImage")
 
 
 def key_of(control: ControlPlane, service: str, value: str, project: str | None) -> str:
@@ -38,8 +41,13 @@ def users_of(control: ControlPlane, key: str) -> Iterator[str]:
     project = path.split("/")[1] if path.startswith("projects/") else None
     for row in control.store.below(f"{service}/projects/{project}/"):
         kind = control.kind(row.key)
-        if row.key != key and kind.references and key in keys_in(control, kind, row.body, project):
+        if row.key != key and kind.references and key in _keys_used(control, kind, row.body, project):
             yield row.key
+
+
+def _keys_used(control: ControlPlane, kind: Kind, body: Body, project: str | None) -> list[str]:
+    used = {field: service for field, service in kind.references.items() if field.rsplit(".", 1)[-1] not in _ORIGINS}
+    return keys_in(control, replace(kind, references=used), body, project)
 
 
 def keys_in(control: ControlPlane, kind: Kind, body: Body, project: str | None) -> list[str]:

@@ -392,6 +392,18 @@ def test_a_disk_has_a_type_and_a_size_and_grows(fresh):
     assert fresh.get(f"{API}/global/snapshots/s").body["sourceDisk"] == link(path)
 
 
+def test_a_snapshot_says_what_it_is_of_and_both_outlive_each_other(fresh):
+    disk = made(fresh, "zones/us-central1-a/disks", {"name": "d", "sizeGb": "70"})
+    snapshot = made(fresh, "global/snapshots", {"name": "s", "sourceDisk": link(disk)})
+    body = fresh.get(snapshot).body
+    assert (body["sourceDiskId"], body["diskSizeGb"]) == (fresh.get(disk).body["id"], "70")
+    again = made(fresh, "zones/us-central1-a/disks", {"name": "again", "sourceSnapshot": link(snapshot)})
+    assert fresh.get(again).body["sourceSnapshotId"] == body["id"]
+    for path in (disk, snapshot):
+        assert "error" not in done(fresh, fresh.delete(path))
+    assert fresh.get(again).status == 200
+
+
 def test_an_instance_gets_an_address_and_a_disk_and_takes_the_disk_along(fresh, net):
     sub = subnetwork(fresh, net, "10.1.0.0/24")
     wanted = {

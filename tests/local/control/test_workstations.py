@@ -144,3 +144,53 @@ def test_a_start_that_is_only_validated_starts_nothing(server, desk):
     _, url = fresh_desk(server, "validated")
     assert server.post(f"{url}:start", {"validateOnly": True}).body["done"]
     assert server.get(url).body["state"] == "STATE_STOPPED"
+
+
+DISKS = f"/compute/v1/projects/{PROJECT}/regions/us-central1/disks"
+
+
+def homes(server, name):
+    """The home disks of workstations with a label of that value, by their uids."""
+    return server.get(f"{DISKS}?filter=labels.workstation={name}").body.get("items", [])
+
+
+def labelled(server, name, **disk):
+    """A configuration with such a home disk, and a workstation that has its own name as a label."""
+    url = f"{CLUSTER}/workstationConfigs/{name}"
+    body = {"persistentDirectories": [{"gcePd": disk}], "labels": {"team": "all"}}
+    done(server, server.post(f"{CLUSTER}/workstationConfigs?workstationConfigId={name}", body))
+    made = done(server, server.post(f"{url}/workstations?workstationId=w", {"labels": {"workstation": name}}))
+    return f"{url}/workstations/w", made
+
+
+def test_a_workstations_home_is_a_regional_disk_of_the_project_with_its_labels(server, desk):
+    url, workstation = labelled(server, "kept", diskType="pd-balanced", sizeGb=100, reclaimPolicy="RETAIN")
+    (disk,) = homes(server, "kept")
+    assert disk["name"].endswith(workstation["uid"])
+    assert (disk["sizeGb"], disk["status"], disk["labels"]["team"]) == ("100", "READY", "all")
+    assert disk["type"].endswith("/regions/us-central1/diskTypes/pd-balanced")
+    assert [zone.rsplit("/", 1)[1] for zone in disk["replicaZones"]] == ["us-central1-a", "us-central1-b"]
+    done(server, server.patch(f"{url}?updateMask=displayName", {"displayName": "renamed"}))
+    assert [one["id"] for one in homes(server, "kept")] == [disk["id"]]
+    done(server, server.delete(url))
+    assert [one["id"] for one in homes(server, "kept")] == [disk["id"]], "RETAIN keeps it"
+
+
+def test_a_home_goes_with_its_workstation_unless_it_is_retained(server, desk):
+    url, _ = labelled(server, "gone", sizeGb=200)
+    assert len(homes(server, "gone")) == 1
+    done(server, server.delete(url))
+    assert homes(server, "gone") == []
+
+
+def test_a_home_is_made_from_a_snapshot_and_has_its_size(server, desk):
+    labelled(server, "original", diskType="pd-ssd", sizeGb=50)
+    (first,) = homes(server, "original")
+    taken = {"name": "of-original", "sourceDisk": first["selfLink"]}
+    assert server.post(f"/compute/v1/projects/{PROJECT}/global/snapshots", taken).status == 200
+    snapshot = server.get(f"/compute/v1/projects/{PROJECT}/global/snapshots/of-original").body
+    labelled(server, "restored", diskType="pd-ssd", sourceSnapshot=f"projects/{PROJECT}/global/snapshots/of-original")
+    (second,) = homes(server, "restored")
+    assert (second["sourceSnapshotId"], second["sizeGb"]) == (snapshot["id"], "50")
+    missing = {"persistentDirectories": [{"gcePd": {"sourceSnapshot": f"projects/{PROJECT}/global/snapshots/none"}}]}
+    assert server.post(f"{CLUSTER}/workstationConfigs?workstationConfigId=missing", missing).status == 404
