@@ -172,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--organization", help="the id of the organisation that exists")
     parser.add_argument("--state-file", type=Path, help="where to say where the server listens")
     options = parser.parse_args(arguments)
+    os.umask(0o077)  # the store holds tokens
     try:
         return _serve(options)
     except OrchestraError as error:
