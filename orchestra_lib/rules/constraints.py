@@ -12,7 +12,9 @@ from typing import Any
 
 from orchestra_lib.cloud.resource import Resource, Text
 
-_ROLE_KINDS = ("roles", "service account roles", "repository roles", "secret roles")
+_ROLE_KINDS = ("roles", "service account roles", "repository roles", "secret roles", "workstation roles")
+_DIRECTORY = re.compile(r"C[0-9a-z]{7,}")
+_SHIELDS = ("enableSecureBoot", "enableVtpm", "enableIntegrityMonitoring")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,35 @@ def _members_outside(resource: Resource) -> Sequence[str]:
 
 
 def _covers_member(entry: str, member: str) -> bool:
-    return member == entry.removeprefix("is:") or (
-        entry.startswith("principalSet:") and member.startswith(entry.removesuffix("/*"))
-    )
+    name = entry.removeprefix("is:")
+    if _DIRECTORY.fullmatch(name):
+        # The id of a directory: which addresses are in it cannot be seen from here, and the service has the last word.
+        return member.startswith(("user:", "group:"))
+    return member == name or (entry.startswith("principalSet:") and member.startswith(entry.removesuffix("/*")))
+
+
+def _machine_of(resource: Resource) -> Mapping[str, Any] | None:
+    if resource.kind != "workstation configuration":
+        return None
+    machine: Mapping[str, Any] | None = resource.body.get("host", {}).get("gceInstance")
+    return machine
+
+
+def _with_public_addresses(resource: Resource) -> Sequence[str]:
+    machine = _machine_of(resource)
+    return (resource.id,) if machine and not machine.get("disablePublicIpAddresses") else ()
+
+
+def _without_shields(resource: Resource) -> Sequence[str]:
+    machine = _machine_of(resource)
+    shields = machine.get("shieldedInstanceConfig", {}) if machine else {}
+    return [name for name in _SHIELDS if not shields.get(name)] if machine else ()
+
+
+def _with_nested_machines(resource: Resource) -> Sequence[str]:
+    machine = _machine_of(resource)
+    machines = (machine, *machine.get("boostConfigs", ())) if machine else ()
+    return (resource.id,) if any(one.get("enableNestedVirtualization") for one in machines) else ()
 
 
 def _of_kind(*kinds: str) -> Callable[[Resource], Sequence[str]]:
@@ -133,8 +161,26 @@ CONSTRAINTS = (
     Constraint(
         "iam.allowedPolicyMemberDomains",
         _members_outside,
-        "ask the organisation to allow the workload identity pool's principal set",
+        "ask the organisation to allow the workload identity pool's principal set, or the developers' directory",
         covers=_covers_member,
+    ),
+    Constraint(
+        "compute.vmExternalIpAccess",
+        _with_public_addresses,
+        "switch public addresses off (disablePublicIpAddresses): NAT and Private Google Access are there",
+        covers=lambda _entry, _value: False,  # the names of workstations' machines are not ours to choose
+    ),
+    Constraint(
+        "compute.requireShieldedVm",
+        _without_shields,
+        "switch secure boot, vTPM and integrity monitoring on",
+        boolean=True,
+    ),
+    Constraint(
+        "compute.disableNestedVirtualization",
+        _with_nested_machines,
+        "switch nested virtualisation off",
+        boolean=True,
     ),
     Constraint(
         "iam.workloadIdentityPoolProviders",
@@ -152,4 +198,4 @@ CONSTRAINTS = (
         boolean=True,
     ),
 )
-"""What phase 1 can meet. Constraints on keys, external addresses and OS login forbid nothing that it creates."""
+"""What phases 1 and 2 can meet. Constraints on keys and OS login forbid nothing that they create."""
