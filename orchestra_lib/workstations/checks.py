@@ -16,6 +16,7 @@ from orchestra_lib.plan import Verb
 from orchestra_lib.settings.workstations import Machine, Workstations
 
 _PLAIN_CPUS = ("n1", "e2")  # counted as CPUS; newer series have a metric of their own
+_NO_SUCH_ZONE, _NO_SUCH_TYPE = 400, 404
 _REPLICAS = 2  # of a regional disk; counted as often as it is paid
 
 
@@ -111,6 +112,6 @@ def _lacking(client: Client, project: str, wanted: Workstations) -> Iterator[str
             try:
                 client.call("compute.v1", f"compute.{collection}.get", path)
             except CloudRefused as error:
-                if not error.is_absence:
+                if error.status not in (_NO_SUCH_ZONE, _NO_SUCH_TYPE):
                     raise
                 yield f"{zone} has no {name}"
