@@ -14,7 +14,7 @@ from stores import Pair, fill
 from orchestra_lib import record, runbook, settings
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Evidence, Source, Verdict
-from orchestra_lib.phases import MemoryPhase
+from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 

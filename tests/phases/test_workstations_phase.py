@@ -26,8 +26,8 @@ from orchestra_lib.cloud.rollback import rollback_plan
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Evidence, Verdict
-from orchestra_lib.phases import WorkstationsPhase
 from orchestra_lib.phases import workstations as module
+from orchestra_lib.phases.workstations import WorkstationsPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.workstations.starts import stop
