@@ -93,7 +93,7 @@ def test_a_damaged_journal_is_refused_with_the_line(path: Path, damage) -> None:
 
 
 def test_a_secret_in_a_body_does_not_reach_the_file(path: Path) -> None:
-    secret = Secret("correct-horse-battery")
+    secret = Secret("canary-of-the-journal")
     journal = Journal(path)
     journal.begin("r", Verb.CREATE, Resource("secret", "projects/p", "s", {"note": secret.reveal()}), None)
     assert secret.reveal() not in path.read_text()
