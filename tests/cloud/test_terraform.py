@@ -270,7 +270,7 @@ def test_a_secret_is_not_written_and_its_place_is(kind: str, body: dict[str, Any
 
 
 def test_a_secret_that_a_live_body_brings_stops_the_export() -> None:
-    secret = Secret("correct-horse-battery-staple")
+    secret = Secret("canary-of-the-export-staple")
     one = one_of((replace(NETWORK, body={"description": secret.reveal()}), named(NETWORK)))
     with pytest.raises(RecordError, match=r"network\.tf\.json"):
         render([one], ORIGIN)
