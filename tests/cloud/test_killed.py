@@ -8,6 +8,8 @@ import pytest
 from killing import Trial
 from planes import running_plane
 
+pytestmark = pytest.mark.slow
+
 POINTS = 5
 
 

@@ -24,6 +24,8 @@ from orchestra_lib.cloud.resource import Live, Resource, resolve
 from orchestra_lib.cloud.rollback import drift, rollback_plan
 from orchestra_lib.plan import Verb
 
+pytestmark = pytest.mark.slow
+
 
 class Cut(BaseException):
     """The process ends here: nothing that catches errors sees it."""

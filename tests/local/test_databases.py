@@ -17,6 +17,8 @@ import pytest
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import databases
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def state():

@@ -18,6 +18,8 @@ from control_plane import send
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local.control import process
 
+pytestmark = pytest.mark.slow
+
 
 def local(home, *arguments):
     command = [sys.executable, "-m", "orchestra_lib", "local", *arguments]

@@ -18,6 +18,8 @@ from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = settings.root() / "parameters"
 OWN = {"id": "external_id", "embedding": "vec"}
 

@@ -58,6 +58,8 @@ from orchestra_lib.settings import load, root
 from orchestra_lib.settings.document import with_values
 from orchestra_lib.settings.preflight import FINDING_NAMES
 
+pytestmark = pytest.mark.slow
+
 FRESH, BEGUN, BUILT = "preflight-fresh", "preflight-begun", "preflight-built"
 NOBODY = "preflight-nobody"
 """The project of what is found without asking the target."""

@@ -32,6 +32,8 @@ from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.workstations.starts import stop
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = settings.root() / "parameters"
 PROJECT = "cherry-ai-project"
 REGION = f"projects/{PROJECT}/regions/us-central1"
@@ -77,6 +79,7 @@ def opened(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(module, "connect", lambda _settings: world.target)
+    monkeypatch.setattr("orchestra_lib.cloud.client._SHORTEST_PAUSE_SECONDS", 0.001)  # operations have ended by then
     journals: list[Path] = []
 
     def phase(document: dict[str, Any] | None = None, **parameters: object) -> WorkstationsPhase:

@@ -15,6 +15,8 @@ from orchestra_lib.vectors.index import IndexSpec, build_index
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
 from orchestra_lib.vectors.truth import Truth, exact_neighbours
 
+pytestmark = pytest.mark.slow
+
 TABLE = sql.Identifier("memories")
 MEMORIES = Searchable(TABLE, "vector_cosine_ops", 10)
 

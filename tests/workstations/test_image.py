@@ -20,6 +20,8 @@ from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.workstations import image as images
 
+pytestmark = pytest.mark.slow
+
 FOLDER = images.folder()
 LAYERS = dockerfile.parse_file(str(FOLDER / "Dockerfile"))
 SCRIPTS = sorted(path for path in FOLDER.rglob("*.sh"))

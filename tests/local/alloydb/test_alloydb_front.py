@@ -14,6 +14,8 @@ from google.cloud.alloydb_connectors_v1.proto.resources_pb2 import MetadataExcha
 
 from orchestra_lib.local.alloydb.authority import Authority
 
+pytestmark = pytest.mark.slow
+
 AUTHENTICATION_OK, CLEARTEXT_PASSWORD, SASL = 0, 3, 10
 
 

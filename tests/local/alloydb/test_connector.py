@@ -20,6 +20,8 @@ from orchestra_lib.local import postgres
 from orchestra_lib.local.alloydb import program
 from orchestra_lib.local.control import process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster(planes):
