@@ -113,7 +113,7 @@ def make_plan(
 def refuse_destruction(steps: Sequence[Step], may_destroy: Collection[str]) -> None:
     """Raise GateFailed when a step would destroy data that nobody named."""
     named = [step for step in steps if step.verb in (Verb.REPLACE, Verb.DELETE) and KINDS[step.wanted.kind].holds_data]
-    refused = [step for step in named if step.wanted.id not in may_destroy]
+    refused = sorted((step for step in named if step.wanted.id not in may_destroy), key=lambda step: step.key)
     if refused:
         lines = tuple(f"{one.verb.value} {one.wanted.kind} {one.wanted.id}" for one in refused)
         raise GateFailed(
