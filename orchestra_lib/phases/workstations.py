@@ -25,6 +25,7 @@ from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.plan import CloudPlan, make_plan
 from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.cloud.target import connect
 from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.display.timeline import Bar, timeline_figure
@@ -36,7 +37,7 @@ from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings.workstations import Machine, workstation_id
 from orchestra_lib.workstations import image as images
 from orchestra_lib.workstations.checks import capacity_checks, foundation_check
-from orchestra_lib.workstations.readback import read_back, restored_home
+from orchestra_lib.workstations.readback import endpoint_reading, read_back, restored_home
 from orchestra_lib.workstations.report import pool_evidence, start_evidence
 from orchestra_lib.workstations.starts import STOPPED, Starts, answers_by_https, state_of, time_starts
 
@@ -164,8 +165,13 @@ class WorkstationsPhase:
                     self._client, self._place, self._region, self._section, self._all_desks, self._found_running
                 ),
                 *self._restored(),
+                endpoint_reading(self._client, self._place, self._cluster),
             ]
         return self._show(rows, "Read back")
+
+    @property
+    def _cluster(self) -> Resource:
+        return next(one for one in self._wanted.resources if one.kind == "workstation cluster")
 
     @property
     def _all_desks(self) -> tuple[Desk, ...]:

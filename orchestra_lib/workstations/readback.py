@@ -41,6 +41,24 @@ def read_back(
     return tuple(_none_of(claim, place, find) for claim, find in claims)
 
 
+def endpoint_reading(client: Client, place: Place, cluster: Resource) -> Evidence:
+    """Where the workstations answer. A private endpoint needs an address and a name in the network beside it."""
+    claim = "private endpoint of the workstations"
+    try:
+        live = client.call(_API, f"{KINDS['workstation cluster'].collection}.get", path_of(cluster))
+    except CloudRefused as error:
+        return Evidence(claim, place.source, None, note=str(error))
+    private = live.get("privateClusterConfig", {})
+    if not private.get("enablePrivateEndpoint"):
+        return Evidence(claim, place.source, "none: they answer on the internet, to those who may use them")
+    attachment, host = private["serviceAttachmentUri"], private["clusterHostname"]
+    note = (
+        f"people reach it once a Private Service Connect endpoint in the network leads to {attachment} and a private "
+        f"DNS zone for {host} names its address; this runbook makes neither"
+    )
+    return Evidence(claim, place.source, host, note=note)
+
+
 def restored_home(client: Client, place: Place, region: str, original: Desk, restored: Desk) -> tuple[Evidence, ...]:
     """Evidence that a restored home is made from the snapshot, and the snapshot from the original home.
 
