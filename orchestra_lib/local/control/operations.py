@@ -5,6 +5,7 @@ How each service names and shows them is a :class:`Style`; the shapes that there
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from orchestra_lib.local.control.faults import Fault
 if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
 
+_log = logging.getLogger(__name__)
 Record = dict[str, Any]
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
 # Seconds that a call takes on Google Cloud, from its documentation and published experience; what is not named takes
@@ -137,14 +139,26 @@ def settle(control: ControlPlane, now: float) -> None:
 
 def end(control: ControlPlane, record: Record, now: float) -> None:
     """Do the work of one operation and write that it is done, with the error if it failed."""
-    try:
-        with control.store.transaction():
-            _take_effect(control, record)
-    except Fault as fault:
+    fault = _fault_of_its_work(control, record)
+    if fault:
         record["error"] = {**fault.rpc_status(), "reason": fault.reason, "http": fault.http_status}
         control.effect_failed(record)
     record["ended"] = now
     _write(control, record)
+
+
+def _fault_of_its_work(control: ControlPlane, record: Record) -> Fault | None:
+    """Do the work; what went wrong, if anything. All or nothing of it is kept."""
+    try:
+        with control.store.transaction():
+            _take_effect(control, record)
+    except Fault as fault:
+        return fault
+    except Exception:  # noqa: BLE001 - logged, and told as the failure of the operation
+        # A defect of ours has to end this operation: operations are settled before every call, whoever calls.
+        _log.exception("the work of %s failed", record["key"])
+        return Fault("INTERNAL", "an internal error has occurred")
+    return None
 
 
 def _take_effect(control: ControlPlane, record: Record) -> None:

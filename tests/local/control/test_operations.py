@@ -136,3 +136,15 @@ def test_run_shows_the_resource_in_its_operation(slow, clock):
     assert "done" not in started
     clock.now += 60
     assert slow.get(f"/run/v2/{started['name']}").body["done"] is True
+
+
+def test_a_defect_in_the_work_of_an_operation_ends_that_operation_and_no_other_call(slow, clock, monkeypatch):
+    def broken(record):
+        raise KeyError("a defect")
+
+    started = slow.post(f"{CLUSTERS}?clusterId=broken", PSC).body
+    monkeypatch.setattr(slow.control, "effect", broken)
+    clock.now += 3600
+    ended = slow.get(f"/alloydb/v1/{started['name']}")
+    assert (ended.status, ended.body["done"], ended.body["error"]["code"]) == (200, True, 13)
+    assert slow.get(f"/alloydb/v1/{REGION}/clusters").status == 200
