@@ -34,7 +34,7 @@ def strategy_checks(document: Mapping[str, Any], rules: Sequence[Rule], where: s
     findings = [one for one in judge(document, rules, where) if one.level is not Level.UNJUDGED]
     for finding in findings:
         stated = Evidence(
-            f"the strategy as it was written: {finding.rule.id}, {finding.rule.claim}",
+            f"strategy as written: {finding.rule.id}, {finding.rule.claim}",
             Source.MEASURED,
             finding.level.value,
             command=where,
@@ -43,7 +43,7 @@ def strategy_checks(document: Mapping[str, Any], rules: Sequence[Rule], where: s
         yield Check("strategy", stated, tuple(map(str, finding.nearest)), _words(finding))
     for level, words in ((Level.FAIL, "rules that it breaks"), (Level.WARN, "rules that warn of it")):
         count = sum(one.level is level for one in findings)
-        yield noted("strategy", f"the strategy as it was written: {words}", Source.MEASURED, count, "rules", where)
+        yield noted("strategy", f"strategy as written: {words}", Source.MEASURED, count, "rules", where)
 
 
 def open_checks(settings: Settings, *, offline: bool) -> Iterator[Check]:
