@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.evidence import Bound, Evidence

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from orchestra_lib.blueprint import infrastructure, workflow
+from orchestra_lib.checks import checks
 from orchestra_lib.cloud.apply import Done, apply
-from orchestra_lib.cloud.checks import Place, checks
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan, make_plan
 from orchestra_lib.cloud.posture import posture
 from orchestra_lib.cloud.recovery import recover

@@ -17,11 +17,12 @@ from orchestra_lib.blueprint.workstations import (
     image,
     workstations,
 )
+from orchestra_lib.checks import checks
 from orchestra_lib.cloud.apply import Done, apply
-from orchestra_lib.cloud.checks import Place, checks
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.home_disks import disk_path, home_disk
 from orchestra_lib.cloud.journal import Journal
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan, make_plan
 from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import CloudRefused

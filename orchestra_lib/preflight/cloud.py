@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra_lib.cloud.checks import Place, checks, forbidden
+from orchestra_lib.checks import checks, forbidden
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan, make_plan
 from orchestra_lib.cloud.posture import posture
 from orchestra_lib.cloud.resource import Resource

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from orchestra_lib.cloud import access
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.kinds import KINDS
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan, Step
 from orchestra_lib.cloud.resource import resolve
 from orchestra_lib.errors import OrchestraError

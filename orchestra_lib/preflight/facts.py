@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client, Snapshot
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.evidence import Source

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.preflight.check import Check, judged, none_of, noted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from orchestra_lib.blueprint.workstations import USER, Desk, path_of
-from orchestra_lib.cloud.checks import Place
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.home_disks import home_disk
 from orchestra_lib.cloud.kinds import KINDS
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.posture import BASIC_ROLES
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from stacks import ACCOUNT, ORGANIZATION, stack
 
+from orchestra_lib.checks import checks
 from orchestra_lib.cloud.apply import apply
-from orchestra_lib.cloud.checks import Place, checks
 from orchestra_lib.cloud.journal import Journal
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import make_plan
 from orchestra_lib.cloud.posture import posture
 from orchestra_lib.cloud.refusals import CloudRefused

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.kinds import KINDS
+from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource
@@ -16,16 +16,6 @@ from orchestra_lib.plan import Verb
 from orchestra_lib.rules import CONSTRAINTS, Policy, violations
 
 _PERMISSIONS_AT_ONCE = 100  # https://cloud.google.com/iam/docs/testing-permissions
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a plan wants to happen. ``source`` is what reading it back there is worth as evidence."""
-
-    project: str
-    organization: str
-    billing_account: str | None
-    source: Source
 
 
 def checks(client: Client, place: Place, plan: CloudPlan) -> tuple[Evidence, ...]:
