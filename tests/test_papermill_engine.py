@@ -18,6 +18,8 @@ from small_runbooks import CLOSE, GOOD, OPEN, PARAMETERS
 from orchestra_lib import record
 from orchestra_lib.record import Outcome
 
+pytestmark = pytest.mark.slow
+
 SLEEP = 'from pathlib import Path\nPath("asleep").touch()\nimport time; time.sleep(120)'
 
 

@@ -17,6 +17,8 @@ from orchestra_lib.cloud.posture import posture
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.evidence import Evidence, Source, Verdict
 
+pytestmark = pytest.mark.slow
+
 
 def place(project: str) -> Place:
     return Place(project, ORGANIZATION.removeprefix("organizations/"), ACCOUNT, Source.REHEARSED)

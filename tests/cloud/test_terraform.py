@@ -40,6 +40,8 @@ from orchestra_lib.errors import GateFailed, ParameterError, RecordError
 from orchestra_lib.plan import Verb
 from orchestra_lib.secret import MASK, Secret
 
+pytestmark = pytest.mark.slow
+
 META = {"//", "depends_on", "lifecycle"}
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_-]*")
 SCALARS: Mapping[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "bool": (bool,)}

@@ -22,6 +22,8 @@ from orchestra_lib.memory.schema import create_table
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.verify import verify
 
+pytestmark = pytest.mark.slow
+
 TABLE = sql.Identifier("memories")
 
 

@@ -11,6 +11,8 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.rehearsal.corpus import Corpus, build
 from orchestra_lib.rehearsal.docstrings import collect, standard_library
 
+pytestmark = pytest.mark.slow
+
 FOLDER = standard_library() / "asyncio"
 DIMENSION = 64
 

@@ -16,6 +16,8 @@ from orchestra_lib.rehearsal import Corpus, Seeded, build, seed_store
 from orchestra_lib.rehearsal.docstrings import standard_library
 from orchestra_lib.vectors.index import IndexSpec, ivfflat_index
 
+pytestmark = pytest.mark.slow
+
 LISTS = 5
 QUERIES = 20
 

@@ -11,6 +11,8 @@ from stores import unit_vectors
 from orchestra_lib.vectors import nearest as module
 from orchestra_lib.vectors.nearest import TIE, nearest
 
+pytestmark = pytest.mark.slow
+
 OPCLASSES = ("vector_cosine_ops", "vector_ip_ops", "vector_l2_ops")
 
 

@@ -7,6 +7,8 @@ import http.client
 import pytest
 from control_plane import PROJECT
 
+pytestmark = pytest.mark.slow
+
 REGION = f"projects/{PROJECT}/locations/us-central1"
 CLUSTERS = f"/alloydb/v1/{REGION}/clusters"
 SECRETS = f"/secretmanager/v1/projects/{PROJECT}/secrets"
