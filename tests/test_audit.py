@@ -28,6 +28,8 @@ from orchestra_lib.evidence import Verdict, canonical_json
 from orchestra_lib.lock import process_start
 from orchestra_lib.record import Outcome, Record
 
+pytestmark = pytest.mark.slow
+
 # Opening a record asks git; once is enough.
 TEMPLATE = record.open_record("03_memory", None, None, "template")
 

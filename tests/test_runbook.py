@@ -23,6 +23,8 @@ from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.record import Outcome, Record
 from orchestra_lib.runbook import Runbook
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = settings.root() / "parameters"
 PLAN = Plan((Change(Verb.CREATE, "table", "memories"),))
 OTHER_PLAN = Plan((Change(Verb.DELETE, "table", "memories"),))

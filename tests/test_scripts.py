@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ["run_migration.sh", "run_tests.sh", "scripts/venv.sh", "scripts/compile_pins.sh", ".ci/run"]
 PINS = ["requirements.txt", "tests/requirements.txt"]

@@ -17,6 +17,8 @@ from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.memory.schema import create_table
 from orchestra_lib.memory.source import source_table
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = KeyRange(1, None, None)
 TABLE = sql.Identifier("memories")
 KNOWN_DIGEST = -1432328826257446711  # PostgreSQL 16 and 18
