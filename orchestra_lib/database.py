@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any, Protocol
 
 import psycopg
 from pgvector.psycopg import register_vector
@@ -10,20 +11,49 @@ from pgvector.psycopg import register_vector
 from orchestra_lib.errors import TargetUnreachable
 
 CONNECT_TIMEOUT_SECONDS = 10
+# A session that hears nothing from a machine that has gone is told so within half a minute, not after hours. libpq
+# leaves these out where the connection is a Unix socket.
+_KEEPALIVES: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
-def connect(conninfo: str, *, role: str = "database", autocommit: bool = True) -> psycopg.Connection:
+class Dial(Protocol):
+    """A database that no connection string reaches: calling it opens a session, with further libpq parameters."""
+
+    def __call__(self, **parameters: Any) -> psycopg.Connection:
+        """Open a session in autocommit. Raises TargetUnreachable."""
+
+
+Address = str | Dial
+"""Where a database is: a connection string (never shown), or what opens a session with it."""
+
+
+def connect(
+    address: Address, *, role: str = "database", autocommit: bool = True, application_name: str | None = None
+) -> psycopg.Connection:
     """Open a session in UTC and UTF-8, with pgvector's types registered where the extension is installed.
 
     ``role`` names the database in messages ("source", "target"). Raises TargetUnreachable when it cannot be reached;
     the message never repeats the connection string.
     """
+    parameters: dict[str, Any] = {"application_name": application_name} if application_name else {}
+    connection = _open(address, role, options="-c timezone=UTC -c client_encoding=UTF8", **parameters)
+    connection.autocommit = autocommit
+    with suppress(psycopg.ProgrammingError):  # the extension is not installed yet: its types are not needed yet either
+        register_vector(connection)
+    return connection
+
+
+def connect_replication(address: Address, *, role: str = "database", application_name: str) -> psycopg.Connection:
+    """Open a session that speaks the replication protocol about its own database. Raises TargetUnreachable."""
+    return _open(address, role, replication="database", application_name=application_name)
+
+
+def _open(address: Address, role: str, **parameters: Any) -> psycopg.Connection:
+    if not isinstance(address, str):
+        return address(**parameters)
     try:
-        connection = psycopg.connect(
-            conninfo,
-            autocommit=autocommit,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            options="-c timezone=UTC -c client_encoding=UTF8",
+        return psycopg.connect(
+            address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVES, **parameters
         )
     except psycopg.Error as error:
         lines = [line.strip() for line in str(error).splitlines()]
@@ -31,6 +61,3 @@ def connect(conninfo: str, *, role: str = "database", autocommit: bool = True) -
         raise TargetUnreachable(
             f"the {role} database cannot be reached: {reason}; check that it runs, its address and the user's rights"
         ) from error
-    with suppress(psycopg.ProgrammingError):  # the extension is not installed yet: its types are not needed yet either
-        register_vector(connection)
-    return connection
