@@ -13,7 +13,12 @@ from orchestra_lib.errors import TargetUnreachable
 CONNECT_TIMEOUT_SECONDS = 10
 # A session that hears nothing from a machine that has gone is told so within half a minute, not after hours. libpq
 # leaves these out where the connection is a Unix socket.
-_KEEPALIVES: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class Dial(Protocol):
