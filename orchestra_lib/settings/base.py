@@ -35,6 +35,10 @@ MemoryQuantity = Annotated[str, AfterValidator(_checked)]
 """A text such as ``2Gi``."""
 
 
+Address = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}$")]
+"""An e-mail address."""
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 

@@ -1,15 +1,16 @@
-"""The memory phase's settings: source, target, copy, index, search, stream, AlloyDB."""
+"""The memory phase's settings: source, target, copy, index, search, stream, cutover, AlloyDB."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.secret import Secret
-from orchestra_lib.settings.base import Model
+from orchestra_lib.settings.base import Address, FromList, Model
 
 MAX_LISTS = 32_768
 """pgvector's limit on lists, and so on probes (src/ivfflat.h)."""
@@ -20,7 +21,15 @@ MAX_DIMENSION = 2_000
 # AlloyDB offers these numbers of vCPUs on N2 machines; the machine type has to name the same number.
 _N2_CPUS = (2, 4, 8, 16, 32, 64, 96, 128)
 
+_NEEDED_FLAGS: Mapping[str, str] = {
+    "alloydb.iam_authentication": "nobody has a password, so nobody could log in",
+    "alloydb.logical_decoding": "without it there is no way back after the cutover",
+}
+
 Lists = Annotated[int, Field(ge=1, le=MAX_LISTS)]
+RoleName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+Weekday = Literal["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"]
+WholeHour = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):00$")]
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")]
 
 
@@ -57,10 +66,14 @@ class Corpus(Model):
 
 
 class Copy(Model):
-    """The bulk copy: parallel sessions, and into how many key ranges the table is cut."""
+    """The bulk copy: parallel sessions, into how many key ranges the table is cut, and how fast it may read.
+
+    ``rows_per_second`` holds for all sessions together; None: as fast as it goes.
+    """
 
     workers: int = Field(ge=1, le=64)
     ranges: int = Field(ge=1, le=4_096)
+    rows_per_second: Annotated[int, Field(ge=1)] | None
 
 
 class Index(Model):
@@ -81,21 +94,81 @@ class Search(Model):
 
 
 class Sync(Model):
-    """How changes are gathered before they are applied."""
+    """How changes are gathered before they are applied, and by how many sessions."""
 
     debounce_seconds: float = Field(gt=0, le=60)
     batch_size: int = Field(ge=1, le=100_000)
+    connections: int = Field(ge=1, le=32)
 
 
 class CircuitBreaker(Model):
-    """When the target is left alone for a while, and for how long."""
+    """When the target is left alone for a while, and for how long. A batch that takes longer than ``slow_seconds``
+    counts as a failure.
+    """
 
     failure_threshold: int = Field(ge=1)
     recovery_seconds: float = Field(gt=0)
+    slow_seconds: float = Field(gt=0)
+
+
+class Stream(Model):
+    """How today's store names the stream of its changes, and when it is to be told that it keeps too much of them.
+
+    ``slot_alert_ratio`` is the part of ``max_slot_wal_keep_size`` beyond which the slot is in danger: when all of it is
+    used the slot is lost, and everything is copied anew.
+    """
+
+    slot: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,63}$")]
+    publication: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+    slot_alert_ratio: float = Field(gt=0, lt=1)
+
+
+class Writers(Model):
+    """The database roles that write: today on the source, after the cutover on the target.
+
+    None on the source: nobody has named them. None on the target: the API's service account.
+    """
+
+    source: Annotated[tuple[RoleName, ...], FromList, Field(min_length=1)] | None
+    target: Annotated[tuple[RoleName, ...], FromList, Field(min_length=1)] | None
+
+
+class Load(Model):
+    """The rehearsal's own writer: how much it writes, and for how long at each step."""
+
+    writes_per_second: int = Field(ge=1, le=100_000)
+    seconds: float = Field(gt=0, le=3_600)
+
+
+class Shadow(Model):
+    """How many questions are asked of both stores before the one takes the other's place."""
+
+    queries: int = Field(ge=1, le=10_000)
+
+
+class Drills(Model):
+    """What is tried out for real and not only planned: a restore to a moment, the other region, the cutover."""
+
+    point_in_time: bool
+    switchover: bool
+    cutover: bool
+
+
+class MaintenanceWindow(Model):
+    """The hour in which Google may restart the cluster for an update."""
+
+    day: Weekday
+    start_hour_utc: int = Field(ge=0, le=23)
 
 
 class AlloyDB(Model):
-    """The cluster, its primary instance and its copy in the other region."""
+    """The cluster, its primary instance and its copy in the other region.
+
+    Passwords stand nowhere: people and programs log in by IAM. ``administrators`` are people who become
+    ``alloydbsuperuser`` beside the account that migrates, by their address. Times are UTC; a backup begins on a whole
+    hour, and is given up ``backup_window_seconds`` later. ``max_connections`` is a flag too and stands apart because
+    others count with it.
+    """
 
     cluster: str
     instance: str
@@ -103,9 +176,26 @@ class AlloyDB(Model):
     machine_type: str
     cpu_count: int
     availability: Literal["ZONAL", "REGIONAL"]
+    flags: dict[str, str]
+    max_connections: int = Field(ge=1, le=262_143)
+    query_plans_per_minute: int = Field(ge=0, le=20)
+    query_string_length: int = Field(ge=256, le=4_500)
+    administrators: Annotated[tuple[Address, ...], FromList]
     recovery_window_days: int = Field(ge=1, le=35)
+    backup_days: Annotated[tuple[Weekday, ...], FromList, Field(min_length=1)]
+    backup_start_times: Annotated[tuple[WholeHour, ...], FromList, Field(min_length=1)]
+    backup_window_seconds: int = Field(ge=300)
     automated_backup_retention_days: int = Field(ge=1, le=365)
+    maintenance_window: MaintenanceWindow
     secondary_cluster: str
+
+    @field_validator("flags", mode="before")
+    @classmethod
+    def _flags_are_texts(cls, value: Any) -> Any:
+        for flag, setting in value.items() if isinstance(value, dict) else ():
+            if not isinstance(setting, str):
+                raise ValueError(f'{flag} is {setting!r}; put it in quotes, such as "on": YAML makes true of a bare on')
+        return value
 
     @model_validator(mode="after")
     def _machine_and_cpus_agree(self) -> AlloyDB:
@@ -118,9 +208,18 @@ class AlloyDB(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _flags_that_everything_stands_on(self) -> AlloyDB:
+        for flag, reason in _NEEDED_FLAGS.items():
+            if self.flags.get(flag) != "on":
+                raise ValueError(f"flags.{flag} is {self.flags.get(flag, 'not there')}; it has to be 'on': {reason}")
+        if "max_connections" in self.flags:
+            raise ValueError("flags.max_connections: say it as max_connections, which others count with")
+        return self
+
 
 class Memory(Model):
-    """The memory store and how it is moved."""
+    """The memory store and how it is moved. ``load`` None: nobody writes but the application."""
 
     dimension: int = Field(ge=1, le=MAX_DIMENSION)
     source: SourceStore
@@ -131,6 +230,11 @@ class Memory(Model):
     search: Search
     sync: Sync
     circuit_breaker: CircuitBreaker
+    stream: Stream
+    writers: Writers
+    load: Load | None
+    shadow: Shadow
+    drills: Drills
     alloydb: AlloyDB | None = None
 
     @model_validator(mode="after")

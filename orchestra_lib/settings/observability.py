@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from orchestra_lib.settings.base import FromList, Model
+from orchestra_lib.settings.base import Address, FromList, Model
 
 # Conditions are evaluated by the minute.
 Minutes = Annotated[int, Field(ge=60, le=86_400, multiple_of=60)]
@@ -22,7 +22,7 @@ class Logging(Model):
 class Notifications(Model):
     """Who is told. None until an owner names the address: phase 1 asks for it."""
 
-    email: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}$")] | None
+    email: Address | None
 
 
 class Alerting(Model):
