@@ -192,9 +192,10 @@ class AlloyDB(Model):
     @field_validator("flags", mode="before")
     @classmethod
     def _flags_are_texts(cls, value: Any) -> Any:
-        for flag, setting in value.items() if isinstance(value, dict) else ():
-            if not isinstance(setting, str):
-                raise ValueError(f'{flag} is {setting!r}; put it in quotes, such as "on": YAML makes true of a bare on')
+        flags = value if isinstance(value, dict) else {}
+        bare = next((f"{flag} is {setting!r}" for flag, setting in flags.items() if not isinstance(setting, str)), None)
+        if bare:
+            raise ValueError(f'{bare}; put it in quotes, such as "on": YAML makes true of a bare on')
         return value
 
     @model_validator(mode="after")
