@@ -1,8 +1,7 @@
 """The bulk copy: COPY BINARY from source to target in parallel key ranges under one exported snapshot.
 
-Each range is one transaction on the target, so a range is there whole or not at all. A copy that was killed is
-repeated from the top: ranges whose checksum already agrees are left alone, the others are emptied and loaded again.
-What proves a range is the data, not a note that says so.
+Each range is one transaction on the target, so a range is there whole or not at all. A range that has rows already is
+left alone if its checksum agrees, and emptied and loaded again otherwise: what proves a range is the data.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import Buffer
 
-from orchestra_lib.database import connect
+from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory.checksum import (
     Checksum,
@@ -31,6 +30,7 @@ from orchestra_lib.memory.parallel import RowCount, shared_out
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.memory.source import SourceTable
+from orchestra_lib.memory.throttle import Throttle
 
 # Rows are handed to the target in pieces of this size: one call per row costs more than the copy of the bytes. From
 # 128 kB malloc maps and unmaps memory for every piece.
@@ -73,7 +73,7 @@ class CopyResult:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that other sessions can import, and the position of the write-ahead log when it was taken."""
+    """A snapshot that other sessions can import; all that it shows was written before this position of the log."""
 
     identifier: str
     lsn: str
@@ -84,7 +84,7 @@ def exported_snapshot(connection: psycopg.Connection) -> Iterator[Snapshot]:
     """Hold a read-only snapshot open and exported; it ends with the block. The session must be idle meanwhile."""
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        row = connection.execute("SELECT pg_export_snapshot(), pg_current_wal_lsn()::text").fetchone()
+        row = connection.execute("SELECT pg_export_snapshot(), pg_current_wal_insert_lsn()::text").fetchone()
         if row is None:
             raise DataError("the source exported no snapshot")
         yield Snapshot(*row)
@@ -96,10 +96,14 @@ def exported_snapshot(connection: psycopg.Connection) -> Iterator[Snapshot]:
 class CopyJob:
     """Where a copy reads and writes. Connection strings are used, never shown."""
 
-    source_conninfo: str
+    source_conninfo: Address
     source: SourceTable
-    target_conninfo: str
+    target_conninfo: Address
     target_table: sql.Identifier
+
+
+Kept = Callable[[psycopg.Connection, CopiedRange], None]
+"""Called with the target's session and a range, inside the transaction that the range is part of."""
 
 
 def copy(
@@ -108,20 +112,29 @@ def copy(
     ranges: Sequence[KeyRange],
     workers: int,
     progress: Callable[[int], None],
+    *,
+    kept: Kept = lambda _target, _copied: None,
+    rows_per_second: int | None = None,
 ) -> CopyResult:
     """Copy every range and return what was sent, with the source's checksum of each range in key order.
 
     ``progress`` is called with the number of rows done so far, in the caller's thread. The target table must exist.
     When a range fails, ranges under way finish, no new one starts, and the error is raised; running the copy again
-    carries on.
+    carries on. ``rows_per_second`` holds for all workers together.
     """
     started = time.monotonic()
     count = RowCount()
+    throttle = Throttle(rows_per_second)
+
+    def counted(rows: int) -> None:
+        count.add(rows)
+        throttle.take(rows)
+
     copied = shared_out(
         ranges,
         workers,
         lambda: _worker_sessions(job, snapshot),
-        lambda sessions, key_range: _copy_range(job, *sessions, key_range, count.add),
+        lambda sessions, key_range: _copy_range(job, *sessions, key_range, counted, kept),
         lambda: progress(count.rows),
     )
     return CopyResult(
@@ -173,15 +186,32 @@ def _copy_range(
     target: psycopg.Connection,
     key_range: KeyRange,
     progress: Callable[[int], None],
+    kept: Kept,
 ) -> CopiedRange:
     with target.transaction():
-        if _holds_rows(target, job.target_table, key_range):
-            wanted = checksum(source, job.source.select, key_range)
-            if checksum(target, target_rows(job.target_table), key_range) == wanted:
-                progress(wanted.rows)
-                return CopiedRange(key_range, wanted, sent=False, bytes=0)
+        copied = _unchanged(job, source, target, key_range, progress)
+        if copied is None:
             target.execute(sql.SQL("DELETE FROM {} WHERE {}").format(job.target_table, key_range.condition()))
-        return _send(job, source, target, key_range, progress)
+            copied = _send(job, source, target, key_range, progress)
+        kept(target, copied)
+        return copied
+
+
+def _unchanged(
+    job: CopyJob,
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    key_range: KeyRange,
+    progress: Callable[[int], None],
+) -> CopiedRange | None:
+    """The range if the target has exactly its rows already."""
+    if not _holds_rows(target, job.target_table, key_range):
+        return None
+    wanted = checksum(source, job.source.select, key_range)
+    if checksum(target, target_rows(job.target_table), key_range) != wanted:
+        return None
+    progress(wanted.rows)
+    return CopiedRange(key_range, wanted, sent=False, bytes=0)
 
 
 def _send(
