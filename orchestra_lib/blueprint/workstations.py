@@ -5,14 +5,14 @@ Limits and meanings of fields: workstations.v1 in Google's discovery documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from orchestra_lib.blueprint import identities
+from orchestra_lib.blueprint.foundation import foundation, presence
 from orchestra_lib.blueprint.identities import Identity
-from orchestra_lib.blueprint.infrastructure import infrastructure
 from orchestra_lib.blueprint.specification import Specification, specification
 from orchestra_lib.cloud.home_disks import LABEL
 from orchestra_lib.cloud.resource import Resource
@@ -92,7 +92,7 @@ def workstations(settings: Settings, restoration: Restoration | None = None) -> 
         resources += [snapshot, again]
     for desk in (*desks, *([restored] if restored else ())):
         resources += _desk(spec, desk, schedule)
-    return WorkstationPlan(tuple(resources), foundation_of(settings, resources), tuple(desks), restored)
+    return WorkstationPlan(tuple(resources), presence(foundation(settings, resources)), tuple(desks), restored)
 
 
 def asked_restoration(settings: Settings, today: date) -> tuple[str, str] | None:
@@ -107,18 +107,6 @@ def asked_restoration(settings: Settings, today: date) -> tuple[str, str] | None
     if email is None:
         raise ParameterError(f"restore is {asked!r}, and developers.emails has {', '.join(emails) or 'nobody'}")
     return email, settings.restore.snapshot or f"home-{workstation_id(email)}-{today:%Y%m%d}"
-
-
-def foundation_of(settings: Settings, resources: Sequence[Resource]) -> tuple[Resource, ...]:
-    """Those of phase 1's resources that these need, without what they hold: only whether they are there matters."""
-    known = {one.key: one for one in infrastructure(settings)}
-    open_, found = [need for one in resources for need in one.all_needs if need in known], dict[str, Resource]()
-    while open_:
-        one = known[open_.pop()]
-        if one.key not in found:
-            found[one.key] = replace(one, body={}, needs=())
-            open_ += one.all_needs
-    return tuple(one for one in found.values() if one.kind != "billing")  # who pays is not ours to look at
 
 
 def image(settings: Settings) -> str:

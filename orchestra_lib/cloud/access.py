@@ -120,7 +120,10 @@ class Standard:
         query = dict(at.kind.extra)
         if at.kind.id_parameter:
             query[at.kind.id_parameter] = at.wanted.id
-        return at.call(str(at.kind.create), self.collection_path(at), self._new_body(at), query)
+        verb, path = str(at.kind.create), self.collection_path(at)
+        if method(at.kind.api, f"{at.kind.collection}.{verb}").path.endswith(f":{verb}"):
+            path = f"{path}:{verb}"
+        return at.call(verb, path, self._new_body(at), query)
 
     def update(self, at: Reached, live: Live, fields: list[str]) -> Answer:
         """Patch the named fields, under the version that was read where the resource has one."""
@@ -139,8 +142,11 @@ class Standard:
         return at.call(str(at.kind.update), live.name, sent, query)
 
     def delete(self, at: Reached, live: Live) -> Answer:
-        """Delete it."""
-        return at.call(at.kind.delete, live.name)
+        """Delete it. Raises CloudRefused for what only goes with what it lies in."""
+        if at.kind.delete is None:
+            words = f"a {at.kind.name} cannot be deleted by itself: it goes with {at.wanted.parent}, which is to stay"
+            raise CloudRefused(words, status=409, reason="deletedWithItsParent")
+        return at.call(at.kind.delete, live.name, query=dict(at.kind.extra_of_delete))
 
     def _got(self, at: Reached) -> Answer | None:
         return _unless_absent(lambda: at.call("get", self.path(at)))

@@ -177,11 +177,13 @@ class _Execution:
         return after
 
     def _delete(self, step: Step, wanted: Resource) -> None:
-        live = self._unchanged(step, wanted)
+        goes_with_its_parent = KINDS[wanted.kind].delete is None
+        # Its parent has been deleted before it, and it cannot be looked at any more.
+        live = step.live if goes_with_its_parent and step.live else self._unchanged(step, wanted)
         change = self._journal.begin(self._run_id, Verb.DELETE, wanted, live)
 
         def attempt(number: int) -> None:
-            if number > 1 and access.read(self._client, wanted) is None:
+            if (number > 1 or goes_with_its_parent) and access.read(self._client, wanted) is None:
                 return
             try:
                 self._wait(change, access.delete(self._client, wanted, live, _request_id(change)))
@@ -285,14 +287,16 @@ class _Execution:
 def _graph(steps: Iterable[Step], *, undoing: bool) -> dict[Node, set[Node]]:
     """Each change with those that have to come before it.
 
-    What is made comes after what it needs, and what is deleted before. An update does as what is made: it may use what
-    was made for it. One that undoes an update gives such a thing up, and comes before as what is deleted does.
+    What is made comes after what it needs, and what is deleted before; what goes with what it needs is looked at after
+    that. An update does as what is made: it may use what was made for it. One that undoes an update gives such a thing
+    up, and comes before as what is deleted does.
     """
     nodes = {step.key: _nodes(step) for step in steps}
     graph: dict[Node, set[Node]] = {node: set() for found in nodes.values() for node in found}
     for step in steps:
         for mine in nodes[step.key]:
-            gives_up = mine[1] == "delete" or (undoing and step.verb is Verb.UPDATE)
+            deletes = mine[1] == "delete" and KINDS[step.wanted.kind].delete is not None
+            gives_up = deletes or (undoing and step.verb is Verb.UPDATE)
             for other in (node for need in step.wanted.all_needs for node in nodes.get(need, ())):
                 first, second = (mine, other) if gives_up else (other, mine)
                 graph[second].add(first)

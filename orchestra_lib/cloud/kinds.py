@@ -17,7 +17,8 @@ class Kind:
 
     ``collection`` is the prefix of its methods' ids, ``segment`` the last collection in its path. The id of a new
     resource goes into the query parameter ``id_parameter`` or the body's field ``id_field``; where the service chooses
-    the id, the resource is ``found_by`` that field of its body, whose value is the wanted id.
+    the id, the resource is ``found_by`` that field of its body, whose value is the wanted id. Without ``create`` it
+    comes with its project, without ``delete`` it goes with what it lies in.
     """
 
     name: str
@@ -30,10 +31,11 @@ class Kind:
     found_by: str | None = None
     create: str | None = "create"
     update: str | None = "patch"
-    delete: str = "delete"
+    delete: str | None = "delete"
     wrapped: str | None = None  # create and patch take {"<wrapped>": body} beside the id or the mask
     whole_name: bool = False  # id_field takes the whole path, not the id alone
     extra: tuple[tuple[str, str], ...] = ()  # query parameters of create and update
+    extra_of_delete: tuple[tuple[str, str], ...] = ()
     fixed: frozenset[str] = frozenset()  # cannot be changed in place, beyond what the document calls immutable
     identity: frozenset[str] = frozenset()  # fields of the body that say which resource it is
     generated: frozenset[str] = frozenset()  # fields of nested messages that the service names by itself
@@ -75,6 +77,18 @@ def _compute(name: str, collection: str, quota: str | None = None, **differs: ob
     }
     return Kind(name, **{**row, **differs})  # type: ignore[arg-type]
 
+
+def _alloydb(name: str, collection: str, **differs: object) -> Kind:
+    row: dict[str, object] = {
+        "api": "alloydb.v1",
+        "collection": f"alloydb.projects.locations.{collection}",
+        "permission": f"alloydb.{collection.rsplit('.', 1)[-1]}",
+    }
+    return Kind(name, **{**row, **differs})  # type: ignore[arg-type]
+
+
+# What a cluster is and is not changed into: a newer version takes clusters.upgrade, a network a new cluster.
+_FIXED_OF_A_CLUSTER = frozenset({"databaseVersion", "networkConfig", "secondaryConfig"})
 
 _ROWS = (
     Kind(
@@ -339,6 +353,50 @@ _ROWS = (
         fixed=frozenset({"sourceWorkstation"}),
         holds_data=True,
         permission="workstations.workstations",
+    ),
+    _alloydb(
+        "database cluster",
+        "clusters",
+        id_parameter="clusterId",
+        fixed=_FIXED_OF_A_CLUSTER,
+        sets=frozenset({"daysOfWeek"}),
+        holds_data=True,
+        timeout_seconds=1_800.0,
+    ),
+    _alloydb(
+        "secondary database cluster",
+        "clusters",
+        id_parameter="clusterId",
+        create="createsecondary",
+        extra_of_delete=(("force", "true"),),  # with its instance, which cannot be deleted by itself
+        fixed=_FIXED_OF_A_CLUSTER,
+        sets=frozenset({"daysOfWeek"}),
+        holds_data=True,
+        timeout_seconds=3_600.0,
+    ),
+    _alloydb(
+        "database instance",
+        "clusters.instances",
+        id_parameter="instanceId",
+        fixed=frozenset({"instanceType"}),
+        holds_data=True,
+        timeout_seconds=3_600.0,  # twenty minutes are usual
+    ),
+    _alloydb(
+        "secondary database instance",
+        "clusters.instances",
+        id_parameter="instanceId",
+        create="createsecondary",
+        delete=None,
+        fixed=frozenset({"instanceType"}),
+        timeout_seconds=3_600.0,
+    ),
+    _alloydb(
+        "database user",
+        "clusters.users",
+        id_parameter="userId",
+        fixed=frozenset({"userType"}),
+        sets=frozenset({"databaseRoles"}),
     ),
     Kind(
         "workstation roles",

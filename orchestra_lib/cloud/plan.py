@@ -98,7 +98,8 @@ def make_plan(
     """
     ordered = in_dependency_order(resources)
     live = read_live(client, ordered)
-    aliases = _aliases(ordered, live)
+    has_project = any(one.kind == "project" for one in ordered)
+    aliases = _aliases(ordered, live) if has_project else aliases_around(client, ordered)
     steps: dict[str, Step] = {}
     for wanted in ordered:
         step = _step(wanted, live, (applied or {}).get(wanted.key), aliases)

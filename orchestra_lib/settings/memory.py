@@ -188,6 +188,7 @@ class AlloyDB(Model):
     automated_backup_retention_days: int = Field(ge=1, le=365)
     maintenance_window: MaintenanceWindow
     secondary_cluster: str
+    secondary_instance: str
 
     @field_validator("flags", mode="before")
     @classmethod

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from orchestra_lib import settings
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.foundation import foundation, presence
 from orchestra_lib.blueprint.workstations import (
     BOOST,
     Restoration,
     asked_restoration,
-    foundation_of,
     image,
     workstations,
 )
@@ -306,7 +306,7 @@ def test_any_settings_give_bodies_that_google_takes_in_an_order_that_exists(
         workstations__private_endpoint=private,
     )
     plan = workstations(found)
-    in_dependency_order((*foundation_of(found, plan.resources), *plan.resources))
+    in_dependency_order((*presence(foundation(found, plan.resources)), *plan.resources))
     assert len(plan.desks) == len(developers)
     for resource in plan.resources:
         if resource.kind not in OWN_BODIES:
