@@ -51,14 +51,28 @@ def connector(credentials: Any, *, endpoint: str | None = None, ca_file: Path | 
     )
 
 
+class InstanceDial:
+    """How a database of an instance is reached through a connector, by IAM: an ``Address`` as ``database`` has them."""
+
+    def __init__(self, instance: str, user: str, database: str, through: Connector) -> None:
+        self._instance, self._user, self._database, self._through = instance, user, database, through
+
+    def __call__(self, **parameters: Any) -> psycopg.Connection:
+        """A session with these libpq parameters. Raises TargetUnreachable."""
+        return connect_instance(self._instance, self._user, self._database, through=self._through, **parameters)
+
+    def __repr__(self) -> str:
+        return f"InstanceDial({self._instance}, {self._user}, {self._database})"
+
+
 def connect_instance(
-    instance: str, user: str, database: str, *, through: Connector, password: str | None = None
+    instance: str, user: str, database: str, *, through: Connector, password: str | None = None, **parameters: Any
 ) -> psycopg.Connection:
     """A session, in autocommit, with the instance of that full name: ``projects/…/locations/…/clusters/…/instances/…``.
 
     Without a password ``user`` logs in by IAM: it has to be the name of the credentials' own principal (a service
-    account's without ``.gserviceaccount.com``). Raises TargetUnreachable with what the admin service, the instance or
-    the server said.
+    account's without ``.gserviceaccount.com``). ``parameters`` are libpq's. Raises TargetUnreachable with what the
+    admin service, the instance or the server said.
     """
     try:
         connection: psycopg.Connection = through.connect(
@@ -70,7 +84,7 @@ def connect_instance(
             enable_iam_auth=password is None,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            options="-c timezone=UTC -c client_encoding=UTF8",
+            **parameters,
         )
     except _REFUSALS as error:
         raise TargetUnreachable(f"AlloyDB instance {instance} cannot be reached as {user}: {_reason(error)}") from error
