@@ -120,8 +120,8 @@ class WritingSession:
         if self._wire.status != pq.ConnStatus.OK or answer is None:
             raise ConnectionLost(self._wire.error_message.decode(errors="replace").strip() or "no answer")
         if answer.status in _FAILED:
-            state = answer.error_field(pq.DiagnosticField.SQLSTATE)
-            raise Refused((state or b"").decode(), answer.error_message.decode(errors="replace").strip())
+            state, message = map(answer.error_field, (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY))
+            raise Refused((state or b"").decode(), (message or b"").decode(errors="replace"))
         return answer
 
     def _flush(self, deadline: float) -> None:
