@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from orchestra_lib.blueprint import identities
-from orchestra_lib.blueprint.foundation import foundation, presence
+from orchestra_lib.blueprint.foundation import foundation
 from orchestra_lib.blueprint.identities import Identity
 from orchestra_lib.blueprint.specification import Specification, specification
 from orchestra_lib.cloud.home_disks import LABEL
@@ -67,7 +67,7 @@ class Restoration:
 
 @dataclass(frozen=True)
 class WorkstationPlan:
-    """What phase 2 wants, and what it stands on: ``foundation`` is phase 1's and nothing here changes it."""
+    """What phase 2 wants, and what it stands on: ``foundation`` is phase 1's, as phase 1 wants it."""
 
     resources: tuple[Resource, ...]
     foundation: tuple[Resource, ...]
@@ -92,7 +92,7 @@ def workstations(settings: Settings, restoration: Restoration | None = None) -> 
         resources += [snapshot, again]
     for desk in (*desks, *([restored] if restored else ())):
         resources += _desk(spec, desk, schedule)
-    return WorkstationPlan(tuple(resources), presence(foundation(settings, resources)), tuple(desks), restored)
+    return WorkstationPlan(tuple(resources), foundation(settings, resources), tuple(desks), restored)
 
 
 def asked_restoration(settings: Settings, today: date) -> tuple[str, str] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import plotly.graph_objects as go
@@ -17,27 +15,18 @@ from orchestra_lib.blueprint.workstations import (
     image,
     workstations,
 )
-from orchestra_lib.checks import checks
-from orchestra_lib.cloud.apply import Done, apply
-from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.home_disks import disk_path, home_disk
-from orchestra_lib.cloud.journal import Journal
-from orchestra_lib.cloud.place import Place
-from orchestra_lib.cloud.plan import CloudPlan, make_plan
-from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource
-from orchestra_lib.cloud.target import connect
-from orchestra_lib.display import Progress, Table, evidence_table
-from orchestra_lib.display.timeline import Bar, timeline_figure
+from orchestra_lib.display import Progress, Table
 from orchestra_lib.errors import GateFailed, ParameterError
-from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
-from orchestra_lib.paths import journal_path
+from orchestra_lib.evidence import Evidence, Source, yes_or_no
+from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings.workstations import Machine, workstation_id
 from orchestra_lib.workstations import image as images
-from orchestra_lib.workstations.checks import capacity_checks, foundation_check
+from orchestra_lib.workstations.checks import capacity_checks
 from orchestra_lib.workstations.readback import endpoint_reading, read_back, restored_home
 from orchestra_lib.workstations.report import pool_evidence, start_evidence
 from orchestra_lib.workstations.starts import STOPPED, Starts, answers_by_https, state_of, time_starts
@@ -50,34 +39,22 @@ class WorkstationsPhase:
 
     def __init__(self, run: Runbook) -> None:
         settings = run.settings
-        if not (settings.project and settings.organization and settings.regions and settings.workstations):
-            raise ParameterError(f"environment {settings.environment.name} names no project to build workstations in")
+        if not (settings.regions and settings.workstations):
+            raise ParameterError(f"environment {settings.environment.name} has no sections regions and workstations")
         self._run, self._settings, self._section = run, settings, settings.workstations
-        target = connect(settings)
-        self._is_local = target.kind == "local"
-        self._client = Client(target)
-        self._journal = Journal(journal_path(settings.environment.name, PHASE, local=self._is_local))
+        self._work = CloudWork(run, PHASE)
+        self._client, self._place = self._work.client, self._work.place
         self._region = settings.regions.primary
-        self._place = Place(
-            settings.project.id,
-            settings.organization.id,
-            settings.billing.account if settings.billing else None,
-            Source.REHEARSED if self._is_local else Source.OBSERVED,
-        )
         self._wanted = self._what_is_wanted()
-        self._plan: CloudPlan | None = None
-        self._done: tuple[Done, ...] = ()
+        self._work.want(self._wanted.resources, self._wanted.foundation)
         self._found_running: tuple[str, ...] = ()
-        self._recover()
 
     def checks(self) -> tuple[Evidence, ...]:
         """Phase 1, permissions, quotas, policies, and whether the zones have the machines."""
-        applying = self._settings.run.mode == "apply"
         with self._run.step("checks"):
-            whole = self._read_plan()
-            foundation = foundation_check(self._place, self._wanted.foundation, whole, applying=applying)
-            rows = [foundation, *checks(self._client, self._place, whole)]
-            if foundation.value == 0:
+            whole = self._work.look()
+            rows = [*self._work.checks(whole)]
+            if not self._work.lacks_foundation(whole):
                 rows += capacity_checks(
                     self._client, self._place, self._region, self._section, len(self._wanted.desks), whole
                 )
@@ -87,31 +64,16 @@ class WorkstationsPhase:
     def plan(self) -> Plan:
         """The live state against the blueprint, and the image if it has to be built."""
         with self._run.step("plan"):
-            self._plan = self._own(self._read_plan())
-            plan, change = self._plan.as_plan(), self._image_change()
+            plan, change = self._work.plan(), self._image_change()
         return Plan((change, *plan.changes), {**plan.live_state, "image": change.verb.value}) if change else plan
 
     def apply(self) -> Table:
-        """Carry out the plan; each change is journalled before it is sent and read back before it counts."""
-        if self._plan is None:
-            raise GateFailed("there is no plan yet: run the cell that makes one first")
-        plan, progress = self._plan, Progress("apply", "changes")
-        with self._run.step("apply"):
-            self._done = apply(
-                self._client,
-                plan,
-                self._journal,
-                self._run.record.run_id,
-                lambda done, total, _: progress(done, total),
-            )
-        counted = Counter("adopted" if one.adopted else f"{one.verb}d" for one in self._done)
-        counted["kept"] = sum(step.verb is Verb.KEEP for step in plan.steps)
-        return Table(("changes", "number"), sorted(counted.items()), "What was done")
+        """Carry out the plan."""
+        return self._work.apply()
 
     def figure(self) -> go.Figure:
         """When each change ran: the cluster is what everything waits for."""
-        bars = [Bar(one.name, one.verb.value, one.started_seconds, one.seconds) for one in self._done]
-        return timeline_figure(bars, f"environment {self._settings.environment.name}, project {self._place.project}")
+        return self._work.figure()
 
     def build_image(self) -> Table:
         """Build the image if the settings name a tag that is not in the registry; a tag that is there never moves."""
@@ -119,10 +81,10 @@ class WorkstationsPhase:
             if self._image_change():
                 images.build(self._client, self._settings)
             row = self._image_reading()
-            if self._section.image.tag and not self._is_local:
+            if self._section.image.tag and not self._work.is_local:
                 built = images.is_built(self._client, self._settings)
                 row = yes_or_no("the workstations' image is in the registry", self._place.source, built, note=row.note)
-        return self._show((row,), "The image")
+        return self._work.show((row,), "The image")
 
     def measure(self) -> Table:
         """Time starts of a workstation that is stopped, on each of the two machines; it is stopped again."""
@@ -138,37 +100,26 @@ class WorkstationsPhase:
                 found = time_starts(self._client, str(desk), boost, count, self._probe, say)
             cards = f", {machine.accelerator_count} {machine.accelerator_type}" if machine.accelerator_type else ""
             measured.append((name, f"{machine.machine_type}{cards}", found))
-        source = Source.REHEARSED if self._is_local else Source.MEASURED
+        source = Source.REHEARSED if self._work.is_local else Source.MEASURED
         rows = [
             *start_evidence(measured, self._settings, source),
             *pool_evidence(self._settings, datetime.now(UTC).date()),
         ]
         what = f"{count} starts of {desk.rsplit('/', 1)[1]} on each machine" if desk else "Nobody has a workstation"
-        return self._show(rows, what)
+        return self._work.show(rows, what)
 
     def verify(self) -> Table:
         """Read everything back: a second plan is empty, machines are closed, homes kept, desks their owners' alone."""
         with self._run.step("read back"):
-            again = self._own(self._read_plan())
-            differing = [step for step in again.steps if step.verb is not Verb.KEEP]
-            note = "; ".join(f"{step.key}: {step.as_change().detail}" for step in differing[:3])
-            claim = "changes that a second plan would make"
             rows = [
-                Evidence(claim, self._place.source, len(differing), "changes", Bound("==", 0), note=note),
-                Evidence(
-                    "changes in the journal without an end",
-                    Source.MEASURED,
-                    len(self._journal.open_changes()),
-                    "changes",
-                    Bound("==", 0),
-                ),
+                *self._work.read_back(),
                 *read_back(
                     self._client, self._place, self._region, self._section, self._all_desks, self._found_running
                 ),
                 *self._restored(),
                 endpoint_reading(self._client, self._place, self._cluster),
             ]
-        return self._show(rows, "Read back")
+        return self._work.show(rows, "Read back")
 
     @property
     def _cluster(self) -> Resource:
@@ -237,11 +188,11 @@ class WorkstationsPhase:
 
     def _probe(self, path: str, host: str) -> bool:
         """Whether the host answers. Behind the local target there is no host: there RUNNING is all there is."""
-        return False if self._is_local else answers_by_https(self._client)(path, host)
+        return False if self._work.is_local else answers_by_https(self._client)(path, host)
 
     def _image_change(self) -> Change | None:
         tag = self._section.image.tag
-        if tag is None or self._is_local or images.is_built(self._client, self._settings):
+        if tag is None or self._work.is_local or images.is_built(self._client, self._settings):
             return None
         return Change(Verb.CREATE, "image", f"{self._section.image.name}:{tag}", f"from {images.folder()}")
 
@@ -249,23 +200,5 @@ class WorkstationsPhase:
         tag = self._section.image.tag
         note = "Google's own; name workstations.image.tag and phase 2 builds ours"
         if tag:
-            note = "the local target builds no images" if self._is_local else f"built from {images.folder()}"
+            note = "the local target builds no images" if self._work.is_local else f"built from {images.folder()}"
         return Evidence("image of the workstations", Source.ASSUMED, image(self._settings), note=note)
-
-    def _recover(self) -> None:
-        with self._run.step("recover"):
-            for change in recover(self._client, self._journal):
-                self._run.note(f"an earlier run was cut off: {change.verb} {change.wanted.key} ended as {change.event}")
-
-    def _read_plan(self) -> CloudPlan:
-        """Ours and what it stands on: that tells which services are on, and how the project is called."""
-        resources = (*self._wanted.foundation, *self._wanted.resources)
-        return make_plan(self._client, resources, self._journal.applied(), self._settings.run.may_destroy)
-
-    def _own(self, whole: CloudPlan) -> CloudPlan:
-        keys = {one.key for one in self._wanted.resources}
-        return CloudPlan(tuple(step for step in whole.steps if step.key in keys), whole.aliases)
-
-    def _show(self, rows: Sequence[Evidence], caption: str) -> Table:
-        self._run.add(*rows)
-        return evidence_table(rows, caption)

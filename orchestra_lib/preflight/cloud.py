@@ -35,7 +35,7 @@ _FIRST_KINDS = ("project", "billing", "service")
 
 def cloud_checks(target: Target, settings: Settings, document: Mapping[str, Any], where: str) -> tuple[Check, ...]:
     """Evidence for everything that can be read now. Changes nothing; what refuses to be read is a failed row."""
-    place = _place(target, settings)
+    place = Place.of(settings, target)
     identity = guarded(
         IDENTITY, "the target answers", place.source, lambda: identity_checks(target, place.project, place.source)
     )
@@ -61,17 +61,6 @@ def cloud_checks(target: Target, settings: Settings, document: Mapping[str, Any]
     ):
         rows += guarded(area, claim, place.source, found)
     return tuple(rows)
-
-
-def _place(target: Target, settings: Settings) -> Place:
-    if settings.project is None or settings.organization is None:
-        raise ParameterError(f"environment {settings.environment.name} names no project to look at")
-    return Place(
-        settings.project.id,
-        settings.organization.id,
-        settings.billing.account if settings.billing else None,
-        Source.REHEARSED if target.kind == "local" else Source.OBSERVED,
-    )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
-"""What phase 2 needs and a plan does not say: phase 1's resources, quotas of running machines, GPUs in the zones."""
+"""What phase 2 needs and a plan does not say: quotas of running machines, GPUs in the zones."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.place import Place
 from orchestra_lib.cloud.plan import CloudPlan
 from orchestra_lib.cloud.refusals import CloudRefused
-from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.evidence import Bound, Evidence
 from orchestra_lib.machine_types import machine_type
 from orchestra_lib.plan import Verb
@@ -18,18 +17,6 @@ from orchestra_lib.settings.workstations import Machine, Workstations
 _PLAIN_CPUS = ("n1", "e2")  # counted as CPUS; newer series have a metric of their own
 _NO_SUCH_ZONE, _NO_SUCH_TYPE = 400, 404
 _REPLICAS = 2  # of a regional disk; counted as often as it is paid
-
-
-def foundation_check(place: Place, foundation: Sequence[Resource], plan: CloudPlan, *, applying: bool) -> Evidence:
-    """Whether everything of phase 1 that phase 2 stands on is there; a plan alone may be made without it."""
-    live = plan.live()
-    missing = [one for one in foundation if live.get(one.key) is None]
-    note = f"{len(foundation)} looked for"
-    if missing:
-        names = ", ".join(f"{one.kind} {one.id}" for one in missing[:3])
-        note = f"{names}{' and more' if len(missing) > 3 else ''}: run 01_infrastructure first"
-    claim = "resources of phase 1 that the workstations stand on and that are missing"
-    return Evidence(claim, place.source, len(missing), "", Bound("==", 0) if applying else None, note=note)
 
 
 def capacity_checks(

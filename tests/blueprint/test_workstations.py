@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orchestra_lib import settings
 from orchestra_lib.blueprint import infrastructure
-from orchestra_lib.blueprint.foundation import foundation, presence
+from orchestra_lib.blueprint.foundation import presence
 from orchestra_lib.blueprint.workstations import (
     BOOST,
     Restoration,
@@ -102,14 +102,13 @@ def test_every_resource_is_said_whole_in_terraform() -> None:
 
 def test_it_stands_on_phase_1_and_makes_nothing_of_it() -> None:
     first = {one.key for one in infrastructure(LOCAL)}
-    foundation = {one.key for one in PLAN.foundation}
-    assert foundation <= first
-    assert not foundation & {one.key for one in RESOURCES}
+    stood_on = {one.key for one in PLAN.foundation}
+    assert stood_on <= first
+    assert not stood_on & {one.key for one in RESOURCES}
     assert not first & {one.key for one in RESOURCES}
-    assert all(one.body == {} for one in PLAN.foundation)
     kinds = {one.kind for one in PLAN.foundation}
     assert {"project", "network", "subnetwork", "router", "firewall", "repository", "service account"} <= kinds
-    assert "billing" not in kinds
+    assert "billing" not in {one.kind for one in presence(PLAN.foundation)}
 
 
 def test_every_need_is_there_and_none_goes_round_in_a_circle() -> None:
@@ -306,7 +305,7 @@ def test_any_settings_give_bodies_that_google_takes_in_an_order_that_exists(
         workstations__private_endpoint=private,
     )
     plan = workstations(found)
-    in_dependency_order((*presence(foundation(found, plan.resources)), *plan.resources))
+    in_dependency_order((*presence(plan.foundation), *plan.resources))
     assert len(plan.desks) == len(developers)
     for resource in plan.resources:
         if resource.kind not in OWN_BODIES:

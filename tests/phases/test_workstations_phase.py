@@ -26,7 +26,7 @@ from orchestra_lib.cloud.rollback import rollback_plan
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Evidence, Verdict
-from orchestra_lib.phases import workstations as module
+from orchestra_lib.phases import cloud_work as module
 from orchestra_lib.phases.workstations import WorkstationsPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
@@ -87,7 +87,7 @@ def opened(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             path = tmp_path / "parameters" / "local.yaml"
             path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **document}))
         made = WorkstationsPhase(Runbook.open("02_workstations", environment="local", **parameters))
-        journals.append(made._journal.path)
+        journals.append(made._work.journal.path)
         return made
 
     yield phase
@@ -231,7 +231,7 @@ def test_whoever_else_may_use_a_workstation_is_found(world: World, opened: Opene
     phase.verify()
     row = evidence(phase)["people who may use a workstation that is not theirs"]
     assert (row.value, row.note) == (1, "user:grace@example.com on ada")
-    phase._done = ()
+    phase._work._done = ()
     world.call("setIamPolicy", "ada", {"policy": {"bindings": [{**binding, "members": ["user:ada@example.com"]}]}})
 
 
@@ -263,14 +263,14 @@ def test_a_changed_configuration_comes_back_and_homes_survive_the_whole_rollback
     built(opened())
     document = settings_content.content()["workstations"]
     changed = built(opened({"workstations": {**document, "idle_timeout_seconds": 600}}))
-    client, journal = world.client, Journal(changed._journal.path)
+    client, journal = world.client, Journal(changed._work.journal.path)
     undoing = rollback_plan(client, journal, since_run=changed._run.record.run_id)
     assert [str(diff) for step in undoing.steps for diff in step.diffs] == ["idleTimeout: 600s → 1800s"]
     apply(client, undoing, journal, "run-back", undoing=True)
     homes = [home_disk(client, REGION, desk) for desk in ("ada", "grace")]
     with pytest.raises(GateFailed, match="may_destroy ada grace"):
         rollback_plan(client, journal)
-    undo(world, changed._journal.path)
+    undo(world, changed._work.journal.path)
     kept = [home_disk(client, REGION, desk) for desk in ("ada", "grace")]
     assert [one["id"] for one in kept if one] == [one["id"] for one in homes if one]
     assert all(one and not one.get("resourcePolicies") for one in kept)
