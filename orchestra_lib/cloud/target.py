@@ -16,7 +16,8 @@ from orchestra_lib import local_target
 from orchestra_lib.errors import ParameterError, TargetUnreachable
 from orchestra_lib.settings import Settings
 
-_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+# The second one lets a token say whose it is: the database wants its user by that name.
+_SCOPES = tuple(f"https://www.googleapis.com/auth/{name}" for name in ("cloud-platform", "userinfo.email"))
 _KEY_FILE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 

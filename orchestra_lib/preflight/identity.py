@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import google.auth.transport.requests
 import requests
 from google.auth.exceptions import GoogleAuthError
 
+from orchestra_lib.cloud.caller import ask, minted
 from orchestra_lib.cloud.target import Target
-from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.preflight.check import Check, judged, warned
 
@@ -26,30 +22,18 @@ PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT", "GCLOUD_PR
 
 # A signed assertion is good for at most an hour and is refused when it comes from the future.
 LARGEST_SKEW_SECONDS = 60.0
-# https://cloud.google.com/docs/authentication/token-types#access: says whose a token is, and needs no API enabled.
-_TOKENINFO = "https://oauth2.googleapis.com/tokeninfo"
-_TIMEOUT_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What the service answered about our token: its status, whose it is, and its clock less ours in seconds."""
-
-    status: int
-    email: str
-    skew_seconds: float | None
 
 
 def identity_checks(target: Target, project: str, source: Source) -> Iterator[Check]:
     """Who we are for the target. Raises TargetUnreachable when nobody answers."""
     try:
-        token = _minted(target)
+        token = minted(target)
     except GoogleAuthError as error:
         note = f"{error}; log in again: gcloud auth application-default login. A malformed key or a wrong clock says "
         yield judged(AREA, "a token can be minted", source, False, f"{note}invalid JWT signature")
         return
     yield judged(AREA, "a token can be minted", source, True)
-    spoken = _ask(target, token)
+    spoken = ask(target, token)
     yield judged(
         AREA,
         "the service takes our token",
@@ -81,43 +65,6 @@ def surroundings_checks(project: str, variables: Mapping[str, str] = os.environ)
     )
     wrong = _key_file(variables.get(KEY_FILE_VARIABLE))
     yield judged(AREA, "no key of a service account is in use", Source.MEASURED, not wrong, wrong)
-
-
-def _minted(target: Target) -> str:
-    credentials = target.credentials
-    if not credentials.valid:
-        credentials.refresh(google.auth.transport.requests.Request())
-    return str(credentials.token)
-
-
-def _ask(target: Target, token: str) -> Spoken:
-    before = time.time()
-    try:
-        if target.kind == "local":
-            headers = {"Authorization": f"Bearer {token}"}
-            answer = requests.get(f"{target.base_url}/_local/caller", headers=headers, timeout=_TIMEOUT_SECONDS)
-        else:
-            answer = requests.post(_TOKENINFO, data={"access_token": token}, timeout=_TIMEOUT_SECONDS)
-    except requests.RequestException as error:
-        raise TargetUnreachable(f"nobody answers at {target!r}: {type(error).__name__}") from error
-    return Spoken(answer.status_code, _email(answer), _skew_seconds(answer.headers.get("Date"), before, time.time()))
-
-
-def _email(answer: requests.Response) -> str:
-    try:
-        return str(answer.json().get("email", ""))
-    except ValueError:
-        return ""
-
-
-def _skew_seconds(date: str | None, before: float, after: float) -> float | None:
-    """The service's clock less ours; 0 within what the header's whole seconds and the way there cannot tell."""
-    if date is None:
-        return None
-    theirs = parsedate_to_datetime(date).timestamp()
-    if before - 1 <= theirs <= after:
-        return 0.0
-    return theirs - before if theirs < before else theirs - after
 
 
 def _skew(seconds: float, source: Source) -> Check:
