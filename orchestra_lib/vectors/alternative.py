@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from orchestra_lib.database import connect
+from orchestra_lib.database import Address, connect
 from orchestra_lib.vectors.evaluate import Evaluation, QuerySet, evaluate
 from orchestra_lib.vectors.index import IndexSpec, build_index
 from orchestra_lib.vectors.search import Searchable
 
 
 def measured_alternative(
-    conninfo: str, spec: IndexSpec, queries: QuerySet, recall_target: float, available_mib: int | None
+    address: Address, spec: IndexSpec, queries: QuerySet, recall_target: float, available_mib: int | None
 ) -> Evaluation:
     """Build ``spec`` on an unlogged copy of its table's ids and vectors, evaluate it, and drop the copy.
 
@@ -19,7 +19,7 @@ def measured_alternative(
     """
     copy = f"{spec.table}_alternative"
     copied = IndexSpec(copy, spec.lists, spec.opclass, spec.dimension)
-    with connect(conninfo, role="target") as connection:
+    with connect(address, role="target") as connection:
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(copy))
         connection.execute(drop)
         try:
@@ -28,7 +28,7 @@ def measured_alternative(
                     sql.Identifier(copy), sql.Identifier(spec.table)
                 )
             )
-            build_index(conninfo, copied, available_mib, lambda _: None)
+            build_index(address, copied, available_mib, lambda _: None)
             k = queries.truth.k + (queries.truth.excluded is not None)
             target = Searchable(sql.Identifier(copy), spec.opclass, k)
             label = f"alternative: {spec.lists:,} lists"

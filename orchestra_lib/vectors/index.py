@@ -11,7 +11,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from orchestra_lib.database import connect
+from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.vectors.memory import BuildMemory, ivfflat_build_memory
 
@@ -82,17 +82,17 @@ def available_memory_mib() -> int:
 
 
 def build_index(
-    conninfo: str, spec: IndexSpec, available_mib: int | None, progress: Callable[[str], None]
+    address: Address, spec: IndexSpec, available_mib: int | None, progress: Callable[[str], None]
 ) -> BuiltIndex:
     """Build the index unless a valid one of that name is there, drop other IVFFlat indexes on the column, analyse.
 
     ``progress`` gets the server's own words for the phase it is in. Raises GateFailed when memory does not suffice.
     """
-    with connect(conninfo, role="target") as connection:
+    with connect(address, role="target") as connection:
         memory = planned_memory(connection, spec)
         if not is_built(connection, spec):
             check_memory(memory, spec, available_mib)
-            seconds: float | None = _create(connection, conninfo, spec, memory, progress)
+            seconds: float | None = _create(connection, address, spec, memory, progress)
         else:
             seconds = None
         _drop_others(connection, spec)
@@ -125,7 +125,7 @@ def ivfflat_index(connection: psycopg.Connection, table: sql.Composable) -> tupl
 
 def _create(
     connection: psycopg.Connection,
-    conninfo: str,
+    address: Address,
     spec: IndexSpec,
     memory: BuildMemory,
     progress: Callable[[str], None],
@@ -135,7 +135,7 @@ def _create(
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build-index") as pool:
         building = pool.submit(_create_in_transaction, connection, spec, setting)
         try:
-            _report_until(building, conninfo, connection.info.backend_pid, progress)
+            _report_until(building, address, connection.info.backend_pid, progress)
         except BaseException:
             connection.cancel_safe()  # without this an interrupt would wait for the whole build
             raise
@@ -159,8 +159,8 @@ def _create_in_transaction(connection: psycopg.Connection, spec: IndexSpec, main
         )
 
 
-def _report_until(building: Future[None], conninfo: str, backend_pid: int, progress: Callable[[str], None]) -> None:
-    with connect(conninfo, role="target") as reader:
+def _report_until(building: Future[None], address: Address, backend_pid: int, progress: Callable[[str], None]) -> None:
+    with connect(address, role="target") as reader:
         while True:
             try:
                 return building.result(timeout=_SECONDS_BETWEEN_READINGS)
@@ -195,15 +195,15 @@ def _read_back(connection: psycopg.Connection, name: str) -> tuple[int, int]:
     return row[0] or 100, row[1]  # an index without the option has pgvector's default of 100 lists
 
 
-def persist_probes(conninfo: str, probes: int) -> int:
+def persist_probes(address: Address, probes: int) -> int:
     """Make ``probes`` the database's default and return what a new session then has. Needs to own the database."""
-    with connect(conninfo, role="target") as connection:
+    with connect(address, role="target") as connection:
         connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")  # loads the library, which knows the setting
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET ivfflat.probes = {}").format(
                 sql.Identifier(connection.info.dbname), sql.Literal(probes)
             )
         )
-    with connect(conninfo, role="target") as fresh:
+    with connect(address, role="target") as fresh:
         row = fresh.execute("SELECT '[1]'::vector <=> '[1]'::vector, current_setting('ivfflat.probes')").fetchone()
     return int(row[1]) if row else 0
