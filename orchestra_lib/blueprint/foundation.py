@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from orchestra_lib.blueprint.infrastructure import infrastructure
+from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.settings import Settings
 
@@ -30,5 +32,12 @@ def foundation(settings: Settings, resources: Iterable[Resource], also: Iterable
 
 
 def presence(resources: Iterable[Resource]) -> tuple[Resource, ...]:
-    """The same resources without what they hold: only whether they are there matters, and who pays does not."""
-    return tuple(replace(one, body={}, needs=()) for one in resources if one.kind != "billing")
+    """The same resources with no more than what says which they are: only whether they are there matters.
+
+    Who pays is not looked at.
+    """
+    return tuple(replace(one, body=_identity(one), needs=()) for one in resources if one.kind != "billing")
+
+
+def _identity(resource: Resource) -> dict[str, Any]:
+    return {name: value for name, value in resource.body.items() if name in KINDS[resource.kind].identity}
