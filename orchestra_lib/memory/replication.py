@@ -5,6 +5,7 @@ psycopg's own libpq is enough: https://www.postgresql.org/docs/16/protocol-repli
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from contextlib import suppress
@@ -22,6 +23,7 @@ from orchestra_lib.memory.pgoutput import MICROSECONDS_1970_TO_2000, seconds_sin
 from orchestra_lib.memory.stream_errors import SlotBusy, SlotLost, StreamBroken, StreamError
 
 _APPLICATION = "orchestra stream"
+_SLOT_NAME = re.compile("[a-z0-9_]{1,63}")
 _NEW_COPY = "the changes since then are gone; drop it if it is still there and run the copy again"
 # Of a record that came through TLS a part may lie decrypted in libpq's own buffers, where no poll sees it.
 _TLS_WAIT_SECONDS = 0.05
@@ -97,7 +99,7 @@ class ReplicationSession:
         The snapshot can be imported for as long as this session stays open and does nothing else. Waits for the
         transactions that are open now. Raises StreamError when the source does not make it.
         """
-        command = f"CREATE_REPLICATION_SLOT {_quoted(name)} LOGICAL pgoutput (SNAPSHOT 'export')"
+        command = f"CREATE_REPLICATION_SLOT {_slot(name)} LOGICAL pgoutput (SNAPSHOT 'export')"
         try:
             row = self._connection.execute(command.encode()).fetchone()
         except psycopg.Error as error:
@@ -121,7 +123,7 @@ class ReplicationSession:
             "streaming": "on" if streaming else "off",
         }
         told = ", ".join(f"{option} {_literal(value)}" for option, value in options.items())
-        command = f"START_REPLICATION SLOT {_quoted(slot)} LOGICAL {lsn_text(lsn)} ({told})"
+        command = f"START_REPLICATION SLOT {_slot(slot)} LOGICAL {lsn_text(lsn)} ({told})"
         try:
             result = self._pgconn.exec_(command.encode())
         except psycopg.Error as error:
@@ -241,8 +243,6 @@ _REMEDIES = {
     "53400": "raise max_replication_slots on the source and restart it, or drop slots that nobody reads",
     "55000": "set wal_level = logical on the source and restart it",
     "42501": "give the user the right to replicate: ALTER ROLE … REPLICATION",
-    "42602": "a slot's name has lower-case letters, digits and underscores",
-    "42622": "a slot's name has at most 63 characters",
 }
 
 
@@ -268,11 +268,19 @@ def _sqlstate(result: pq.abc.PGresult) -> str | None:
     return state.decode() if state else None
 
 
-def _quoted(name: str) -> str:
-    """A name as the replication commands and publication_names read it."""
-    if not name or "\0" in name:
-        raise ParameterError(f"{name!r} is no name for a slot or publication; give it letters, digits and underscores")
-    return '"' + name.replace('"', '""') + '"'
+def _slot(name: str) -> str:
+    if not _SLOT_NAME.fullmatch(name):
+        raise ParameterError(
+            f"{name!r} is no name for a replication slot: it has 1 to 63 lower-case letters, digits and underscores"
+        )
+    return name
+
+
+def _quoted(publication: str) -> str:
+    """As publication_names, a list, reads it."""
+    if not publication or "\0" in publication:
+        raise ParameterError(f"{publication!r} is no name for a publication")
+    return '"' + publication.replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:

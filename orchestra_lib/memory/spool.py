@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
@@ -38,7 +38,8 @@ class Spool:
 
     def close(self) -> None:
         """Remove it."""
-        self._file.close()
+        with suppress(OSError):  # what is still to be written may find no room, and nobody needs it
+            self._file.close()
 
     def add(self, xid: int, payload: memoryview) -> None:
         """Keep a change of the transaction or one of its subtransactions. Raises StreamError when there is no room."""
