@@ -14,12 +14,15 @@ _LARGEST = 1000
 Item = TypeVar("Item")
 
 
-def page(items: Sequence[Item], query: Mapping[str, str]) -> tuple[list[Item], str]:
+def page(
+    items: Sequence[Item], query: Mapping[str, str], *, usual: int = _DEFAULT_SIZE, largest: int = _LARGEST
+) -> tuple[list[Item], str]:
     """The items that the query's ``pageSize``/``maxResults`` and ``pageToken`` ask for, and the next page's token.
 
-    The token is empty on the last page. Raises Fault (400) for a size or token that is none.
+    The token is empty on the last page. ``usual`` is the size when none is asked for. Raises Fault (400) for a size or
+    token that is none.
     """
-    size = _size(query)
+    size = min(_size(query) or usual, largest)
     start = _start(query.get("pageToken", ""))
     rest = start + size
     return list(items[start:rest]), _token(rest) if rest < len(items) else ""
@@ -30,7 +33,7 @@ def _size(query: Mapping[str, str]) -> int:
     text = query.get(name, "0")
     if not text.lstrip("-").isdigit() or int(text) < 0:
         raise bad_field(name, f"Invalid value at '{name}' (TYPE_INT32), \"{text}\": page size cannot be negative.")
-    return min(int(text) or _DEFAULT_SIZE, _LARGEST)
+    return int(text)
 
 
 def _token(start: int) -> str:

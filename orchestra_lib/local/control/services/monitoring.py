@@ -1,4 +1,4 @@
-"""Cloud Monitoring: alert policies, channels, dashboards, services, uptime checks, metrics scopes.
+"""Cloud Monitoring: alert policies, channels, dashboards, services, uptime checks, metrics, metrics scopes.
 
 https://cloud.google.com/monitoring/api/ref_v3/rest
 """
@@ -10,13 +10,17 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestra_lib.local.control import standard
 from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.faults import bad_field
 from orchestra_lib.local.control.kinds import Body, Kind, Service, fill_missing
 from orchestra_lib.local.control.operation_styles import bare
 from orchestra_lib.local.control.operations import Style
-from orchestra_lib.local.control.services import monitoring_channels, monitoring_scopes
+from orchestra_lib.local.control.services import (
+    monitoring_channels,
+    monitoring_metrics,
+    monitoring_scopes,
+    monitoring_series,
+)
 from orchestra_lib.local.control.services.monitoring_channels import server_id
 
 _MASKED = "******"
@@ -25,7 +29,6 @@ _LONGEST_ROLLING_DAYS = 30
 _HIGHEST_GOAL = 0.9999
 _CALENDAR_PERIODS = frozenset({"DAY", "WEEK", "FORTNIGHT", "MONTH"})
 _UPTIME_PERIODS = frozenset({"60s", "300s", "600s", "900s"})
-_METRIC_DOMAINS = ("custom.googleapis.com/", "external.googleapis.com/", "prometheus.googleapis.com/")
 
 
 # --- alert policies -----------------------------------------------------------------------------------------------
@@ -151,38 +154,6 @@ def _check_objective(_call: Call, body: Body, _before: Body | None) -> None:
             )
 
 
-# --- metric descriptors -------------------------------------------------------------------------------------------
-
-
-def _metric_id(_call: Call, body: Body) -> str:
-    return str(body.get("type", "")).replace("/", "%2F")
-
-
-def _check_metric(_call: Call, body: Body, _before: Body | None) -> None:
-    kind = body.get("type", "")
-    if not kind.startswith(_METRIC_DOMAINS):
-        raise bad_field(
-            "metricDescriptor.type",
-            f'Field metricDescriptor.type had an invalid value of "{kind}": The metric type must be a URL-formatted '
-            "string with a domain of custom.googleapis.com or external.googleapis.com and a non-empty path.",
-        )
-    for name in ("metricKind", "valueType"):
-        if name not in body:
-            raise bad_field(f"metricDescriptor.{name}", f"Field metricDescriptor.{name} must be specified.")
-
-
-def _fill_metric(call: Call, body: Body, _before: Body | None) -> None:
-    body["name"] = f"projects/{call.project}/metricDescriptors/{body['type']}"
-
-
-def _create_metric(call: Call) -> Body:
-    """A descriptor that is there already is replaced, as the service does."""
-    key = f"{call.key}/{_metric_id(call, call.body)}"
-    if call.control.find(key):
-        call.control.store.remove(key)
-    return standard.create(call)
-
-
 SERVICE = Service(
     name="monitoring",
     one_path=monitoring_scopes.one_path,
@@ -233,17 +204,14 @@ SERVICE = Service(
             not_found="Config not found for check {id} in project {project}",
         ),
         Kind("snoozes", new_id=server_id),
-        Kind(
-            "metricDescriptors",
-            new_id=_metric_id,
-            check=_check_metric,
-            fill=_fill_metric,
-            not_found="Could not find descriptor for metric '{id}'.",
-        ),
+        monitoring_metrics.descriptors(before_delete=monitoring_series.forget),
     ),
     methods={
-        "metricDescriptors.create": _create_metric,
+        "metricDescriptors.create": monitoring_metrics.create,
+        "metricDescriptors.list": monitoring_metrics.list_,
         **monitoring_scopes.METHODS,
+        **monitoring_series.METHODS,
     },
+    outside=monitoring_series.OUTSIDE,
     operations=Style(bare(""), monitoring_scopes.metadata),
 )
