@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import psycopg
 from psycopg import sql
@@ -38,7 +39,8 @@ DEFAULTS: Mapping[str, str] = {
 class SourceTable:
     """A readable source: ``select`` yields the target's columns in order.
 
-    ``defaulted`` are the columns that the source has nothing for: they get the constants of DEFAULTS.
+    ``columns`` maps the target's columns to the source's; ``defaulted`` are those that the source has nothing for: they
+    get the constants of DEFAULTS.
     """
 
     table: sql.Composable
@@ -46,6 +48,7 @@ class SourceTable:
     id_column: str
     embedding_column: str
     defaulted: tuple[str, ...]
+    columns: Mapping[str, str]
 
 
 def source_table(connection: psycopg.Connection, name: str, mapping: Mapping[str, str]) -> SourceTable:
@@ -69,8 +72,23 @@ def source_table(connection: psycopg.Connection, name: str, mapping: Mapping[str
             f"{name} has no column {' and no column '.join(missing)}; it has {', '.join(present)}. "
             "Name the right one in source_columns, for example {'id': 'external_id', 'embedding': 'vector'}"
         )
-    defaulted = tuple(column for column in COLUMNS if columns[column] not in present)
-    return SourceTable(table, _select(table, columns, defaulted), columns["id"], columns["embedding"], defaulted)
+    found = {ours: theirs for ours, theirs in columns.items() if theirs in present}
+    defaulted = tuple(column for column in COLUMNS if column not in found)
+    return SourceTable(
+        table, _select(table, found), found["id"], found["embedding"], defaulted, MappingProxyType(found)
+    )
+
+
+def as_ours(column: str, value: sql.Composable | None) -> sql.Composed:
+    """The SQL expression that makes of a source's value what the target's column holds; None takes the constant.
+
+    Everything that reads a source's values uses it, the copy and the stream alike, so that their rows are the same.
+    """
+    return sql.SQL("{}::{}{}").format(
+        sql.SQL(DEFAULTS[column]) if value is None else value,
+        sql.SQL(COLUMN_TYPES[column]),
+        sql.SQL(' COLLATE "C"' if column == "id" else ""),
+    )
 
 
 @contextmanager
@@ -104,10 +122,11 @@ def _columns(connection: psycopg.Connection, table: sql.Identifier, name: str) -
     return [row[0] for row in rows]
 
 
-def _select(table: sql.Composable, columns: Mapping[str, str], defaulted: tuple[str, ...]) -> sql.Composed:
-    def expression(column: str) -> sql.Composed:
-        value = sql.SQL(DEFAULTS[column]) if column in defaulted else sql.Identifier(columns[column])
-        collation = sql.SQL(' COLLATE "C"' if column == "id" else "")
-        return sql.SQL("{}::{}{} AS {}").format(value, sql.SQL(COLUMN_TYPES[column]), collation, sql.Identifier(column))
-
-    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expression(column) for column in COLUMNS), table)
+def _select(table: sql.Composable, columns: Mapping[str, str]) -> sql.Composed:
+    expressions = (
+        sql.SQL("{} AS {}").format(
+            as_ours(column, sql.Identifier(columns[column]) if column in columns else None), sql.Identifier(column)
+        )
+        for column in COLUMNS
+    )
+    return sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expressions), table)
