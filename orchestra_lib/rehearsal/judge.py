@@ -103,7 +103,7 @@ def judge(ledger: Path, address: Address, table: str) -> Verdict:
     lives, known = lives_of(ledger), standing(ledger)
     found = Counter[Violation]()
     findings: list[Finding] = []
-    rows, seen = 0, set[int]()
+    rows, seen, sent = 0, set[int](), known.keys()
 
     def accuse(violation: Violation, id_: str, told: str) -> None:
         found[violation] += 1
@@ -113,7 +113,7 @@ def judge(ledger: Path, address: Address, table: str) -> Verdict:
     for id_, step, digest in _rows(address, table, lives):
         rows += 1
         key = lives.key(id_)
-        if key is None or key not in known.keys:
+        if key is None or key not in sent:
             accuse(Violation.FOREIGN, id_, "this id was never sent")
         elif key in seen:
             accuse(Violation.DUPLICATED, id_, "it was read before")
@@ -121,7 +121,7 @@ def judge(ledger: Path, address: Address, table: str) -> Verdict:
             seen.add(key)
             if wrong := _wrong(lives, known, key, step, digest):
                 accuse(wrong[0], id_, wrong[1])
-    for key in sorted(known.keys - seen):
+    for key in sorted(sent - seen):
         allowed = _allowed(lives, known, key)
         if all(state.present for state in allowed):
             accuse(Violation.LOST, lives.id(key), f"it is not there and has to be at {_steps(allowed)}")

@@ -54,7 +54,6 @@ class Standing:
     wrong: frozenset[int] = frozenset()
     writes: int = 0
 
-    @property
     def keys(self) -> set[int]:
         """Every key that something was sent for."""
         return self.acknowledged.keys() | self.in_doubt.keys()
