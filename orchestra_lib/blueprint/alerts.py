@@ -21,6 +21,7 @@ _NOTIFICATION_PERIOD_SECONDS = 300
 _UPTIME_PERIOD_SECONDS = 300
 _UPTIME_TIMEOUT_SECONDS = 10
 _HALF_OF_THE_CHECKERS = 0.5
+_NONE = 0
 
 _BASIC_ROLE_OR_KEY = (
     'log_id("cloudaudit.googleapis.com/activity") AND '
@@ -87,6 +88,22 @@ def watches(spec: Specification) -> tuple[Watch, ...]:
             "More than a batch waits, and the stream is slower than its target: look at the target's CPU and locks.",
             # A quiet stream is no slow one.
             only_while=f"sum({backlog}) > {spec.memory.sync.batch_size}",
+        ),
+        Watch(
+            "Orchestra: records in quarantine",
+            f"max({metrics.SYNC_QUARANTINED.series()})",
+            ">",
+            _NONE,
+            "The target refused these changes and lacks them: orchestra_stream.quarantine there says which and why.",
+            severity="CRITICAL",
+        ),
+        Watch(
+            "Orchestra: the circuit breaker of the stream is open",
+            f"max({metrics.SYNC_BREAKER.series()})",
+            ">",
+            _NONE,
+            "The target fails or is too slow and is left alone; the changes wait in the source's log. Look at the "
+            "target first.",
         ),
         Watch(
             "Orchestra: API errors, part of requests",

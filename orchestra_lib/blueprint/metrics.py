@@ -51,6 +51,12 @@ VECTOR_SEARCH_LATENCY = Metric(f"{CUSTOM}/vector_search/latencies", "generic_tas
 MEMORY_RETRIEVAL_LATENCY = Metric(f"{CUSTOM}/memory_retrieval/latencies", "generic_task", "ms")
 SYNC_RECORDS = Metric(f"{CUSTOM}/sync/record_count", "generic_task", "1")
 SYNC_BACKLOG = Metric(f"{CUSTOM}/sync/backlog_records", "generic_task", "1")
+SYNC_LAG = Metric(f"{CUSTOM}/sync/lag_seconds", "generic_task", "s")
+SYNC_LAG_BYTES = Metric(f"{CUSTOM}/sync/lag_bytes", "generic_task", "By")
+SYNC_FRESHNESS = Metric(f"{CUSTOM}/sync/freshness_p95_seconds", "generic_task", "s")
+SYNC_QUARANTINED = Metric(f"{CUSTOM}/sync/quarantined_records", "generic_task", "1")
+# 1 while the target is left alone, also during the trial that ends it; 0 otherwise.
+SYNC_BREAKER = Metric(f"{CUSTOM}/sync/breaker_open", "generic_task", "1")
 SLOT_RETAINED = Metric(f"{CUSTOM}/replication_slot/retained_bytes", "generic_task", "By")
 
 NOT_WATCHED: Mapping[str, str] = {

@@ -71,6 +71,9 @@ def _dashboard(spec: Specification, policies: list[Resource]) -> Resource:
         ("API requests a second", per_second(metrics.API_REQUESTS, window, **service)),
         ("API instances", f"sum by (state) ({metrics.API_INSTANCES.series(**service)})"),
         ("Rows that wait for the stream", f"sum({metrics.SYNC_BACKLOG.series()})"),
+        ("Seconds that the stream is behind", f"max({metrics.SYNC_LAG.series()})"),
+        ("Log that the stream has not confirmed, in bytes", f"max({metrics.SYNC_LAG_BYTES.series()})"),
+        ("From commit to commit, p95 in s", f"max({metrics.SYNC_FRESHNESS.series()})"),
     )
     widgets: list[dict[str, Any]] = [
         *({"title": policy.id, "alertChart": {"name": Ref(policy.key)}} for policy in policies),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import settings_content
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra_lib import settings
-from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint import infrastructure, metrics
 from orchestra_lib.blueprint.metrics import NOT_WATCHED
 from orchestra_lib.cloud.resource import Ref, Resource, Text
+from orchestra_lib.cloud.stream_metrics import ROWS
 from orchestra_lib.settings.model import Targets
 
 LOCAL = settings.load("local")
@@ -91,6 +93,32 @@ def test_a_changed_number_changes_exactly_that_threshold(place: str, share: floa
 def test_a_slow_stream_is_told_of_only_while_more_than_a_batch_waits() -> None:
     text = query(watching(RESOURCES, "synchronisation"))
     assert re.search(r"\) < 1500\.0\) and \(.*backlog_records.*\) > 500\)$", text)
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "severity"),
+    [
+        ("in quarantine", metrics.SYNC_QUARANTINED, "CRITICAL"),
+        ("circuit breaker", metrics.SYNC_BREAKER, "WARNING"),
+    ],
+)
+def test_what_should_never_be_is_told_of_from_the_first(words: str, metric: metrics.Metric, severity: str) -> None:
+    policy = watching(RESOURCES, words)
+    assert query(policy) == f"max({metric.series()}) > 0"
+    assert policy.body["severity"] == severity
+
+
+def test_everything_that_the_stream_writes_is_on_the_dashboard_or_in_an_alert() -> None:
+    tiles = only("dashboard").body["mosaicLayout"]["tiles"]
+    charts = [
+        data_set["timeSeriesQuery"]["prometheusQuery"] for tile in tiles for data_set in data_sets(tile["widget"])
+    ]
+    shown = " ".join([*charts, *(query(policy) for policy in metric_policies(RESOURCES))])
+    assert [row.metric.type for row in ROWS if row.metric.series() not in shown] == []
+
+
+def data_sets(widget: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(widget.get("xyChart", {}).get("dataSets", []))
 
 
 @pytest.mark.parametrize("policy", metric_policies(RESOURCES), ids=lambda policy: policy.id)
