@@ -18,7 +18,7 @@ from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
 from orchestra_lib.cloud.diff import FieldDiff, is_rows
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
-from orchestra_lib.cloud.plan import CloudPlan, Step, comparison
+from orchestra_lib.cloud.plan import CloudPlan, Step, alias_of, comparison
 from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import NOT_VISIBLE, CloudRefused
 from orchestra_lib.cloud.resource import Live, Resource, resolve
@@ -73,12 +73,13 @@ def apply(
 
 
 class _Execution:
-    """One walk through a plan. Threads share ``_live`` by whole-value assignment, and the journal's own lock."""
+    """One walk through a plan. Threads share ``_live`` and ``_aliases`` by whole-value assignment; the journal has a lock."""
 
     def __init__(self, client: Client, plan: CloudPlan, journal: Journal, run_id: str) -> None:
         self._client, self._plan, self._journal, self._run_id = client, plan, journal, run_id
         self._steps = {step.key: step for step in plan.steps}
         self._live: dict[str, Live | None] = plan.live()
+        self._aliases = dict(plan.aliases)
         self._stop = Flag()
         self._began = time.perf_counter()
         # A service that was enabled a moment ago refuses calls for a while.
@@ -125,6 +126,8 @@ class _Execution:
         else:
             live, adopted = self._create(step, wanted)
         self._live[key] = live
+        if alias := alias_of(wanted, live):
+            self._aliases = {**self._aliases, **alias}
         verb = Verb.DELETE if what == "delete" else Verb.CREATE if step.verb is Verb.REPLACE else step.verb
         name = f"{wanted.kind} {step.name}"
         return Done(key, name, verb, live, began - self._began, time.perf_counter() - began, adopted)
@@ -244,7 +247,7 @@ class _Execution:
         """The live resource, if it still is what the plan was made from."""
         live = self._visible(wanted)
         if step.live is not None:
-            moved = comparison(KINDS[wanted.kind], self._plan.aliases).differences(_planned(step), live.body)
+            moved = comparison(KINDS[wanted.kind], self._aliases).differences(_planned(step), live.body)
             if moved:
                 raise GateFailed(
                     f"{step.key} was changed since the plan was made ({'; '.join(map(str, moved))}): make a new plan"
@@ -271,7 +274,7 @@ class _Execution:
 
     def _left(self, step: Step, wanted: Resource, live: Live) -> tuple[FieldDiff, ...]:
         """What is still not as it is wanted."""
-        return comparison(KINDS[wanted.kind], self._plan.aliases).differences(wanted.body, live.body, step.applied)
+        return comparison(KINDS[wanted.kind], self._aliases).differences(wanted.body, live.body, step.applied)
 
     def _resolved(self, wanted: Resource) -> Resource:
         return replace(wanted, body=resolve(wanted.body, self._live), needs=wanted.all_needs)

@@ -179,6 +179,16 @@ def aliases_around(client: Client, resources: Sequence[Resource]) -> dict[str, s
     return _aliases(projects, {one.key: access.read(client, one) for one in projects})
 
 
+def alias_of(wanted: Resource, live: Live | None) -> dict[str, str]:
+    """The other name of a project that is there; nothing for what is no project.
+
+    Services answer with the project's number where they were given its id.
+    """
+    if wanted.kind != "project" or live is None or not live.body.get("name"):
+        return {}
+    return {str(live.body["name"]): f"projects/{wanted.id}"}
+
+
 def comparison(kind: Kind, aliases: Mapping[str, str]) -> Comparison:
     """How two bodies of a kind are compared."""
     return Comparison(aliases, kind.sets)
@@ -238,13 +248,8 @@ def _closes(wanted: Resource, live: Live | None) -> set[str]:
 
 
 def _aliases(resources: Sequence[Resource], live: Mapping[str, Live | None]) -> dict[str, str]:
-    """Other names of the projects: services answer with the number where they were given the id."""
-    found = {}
-    for wanted in resources:
-        there = live.get(wanted.key)
-        if wanted.kind == "project" and there and there.body.get("name"):
-            found[str(there.body["name"])] = f"projects/{wanted.id}"
-    return found
+    """Other names of the projects among the resources."""
+    return {other: name for wanted in resources for other, name in alias_of(wanted, live.get(wanted.key)).items()}
 
 
 def _step(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.memory import memory
 from orchestra_lib.blueprint.workstations import workstations
 from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.resource import Resource
@@ -14,6 +15,7 @@ from orchestra_lib.settings import Settings
 BLUEPRINTS: Sequence[tuple[str, Callable[[Settings], Sequence[Resource]]]] = (
     ("01", infrastructure),
     ("02", lambda settings: workstations(settings).resources),
+    ("03", lambda settings: memory(settings).resources),
 )
 """Phase -> what it wants. A phase without a blueprint is judged by the rules alone."""
 

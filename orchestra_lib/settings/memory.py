@@ -27,6 +27,7 @@ _NEEDED_FLAGS: Mapping[str, str] = {
 }
 
 Lists = Annotated[int, Field(ge=1, le=MAX_LISTS)]
+DatabaseId = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
 RoleName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 Weekday = Literal["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"]
 WholeHour = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):00$")]
@@ -170,8 +171,8 @@ class AlloyDB(Model):
     others count with it.
     """
 
-    cluster: str
-    instance: str
+    cluster: DatabaseId
+    instance: DatabaseId
     database_version: Literal["POSTGRES_14", "POSTGRES_15", "POSTGRES_16", "POSTGRES_17"]
     machine_type: str
     cpu_count: int
@@ -187,8 +188,8 @@ class AlloyDB(Model):
     backup_window_seconds: int = Field(ge=300)
     automated_backup_retention_days: int = Field(ge=1, le=365)
     maintenance_window: MaintenanceWindow
-    secondary_cluster: str
-    secondary_instance: str
+    secondary_cluster: DatabaseId
+    secondary_instance: DatabaseId
 
     @field_validator("flags", mode="before")
     @classmethod

@@ -68,6 +68,12 @@ def test_it_is_made_whole_kept_by_a_second_plan_and_undone_to_what_was_before(
     assert drift(client, journal).steps == ()
 
 
+def test_it_is_made_together_with_all_that_it_stands_on(plane: Plane, project: str, journal: Journal) -> None:
+    client, plan = plane.client(), wanted(project)
+    apply(client, planned(client, plan, journal), journal, "run-1")
+    assert verbs(planned(client, plan, journal)) == {}
+
+
 def test_flags_and_windows_change_in_place_and_come_back(
     plane: Plane, project: str, tmp_path: Path, journal: Journal
 ) -> None:
