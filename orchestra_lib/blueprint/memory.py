@@ -108,39 +108,40 @@ def _instance(spec: Specification, wanted: AlloyDB, cluster: Resource) -> Resour
         "displayName": "Orchestra memory",
         "instanceType": "PRIMARY",
         "availabilityType": wanted.availability,
-        "databaseFlags": {**wanted.flags, "max_connections": str(wanted.max_connections)},
-        **_machine_and_access(spec, wanted),
-    }
-    return spec.resource("database instance", path_of(cluster), wanted.instance, body, (cluster.key,))
-
-
-def _secondary_instance(spec: Specification, wanted: AlloyDB, cluster: Resource) -> Resource:
-    """As large as the primary, which it may have to replace. Its flags are the primary's, copied when it is made."""
-    body = {
-        "displayName": "Orchestra memory, disaster recovery",
-        "instanceType": "SECONDARY",
-        "availabilityType": "ZONAL",  # it waits: a second node of it would be paid for and do nothing
-        **_machine_and_access(spec, wanted),
-    }
-    return spec.resource(
-        "secondary database instance", path_of(cluster), wanted.secondary_instance, body, (cluster.key,)
-    )
-
-
-def _machine_and_access(spec: Specification, wanted: AlloyDB) -> dict[str, Any]:
-    return {
-        "machineConfig": {"cpuCount": wanted.cpu_count, "machineType": wanted.machine_type},
-        # Connectors alone: mutual TLS with certificates of an hour, whoever has a password.
-        "clientConnectionConfig": {"requireConnectors": True, "sslConfig": {"sslMode": "ENCRYPTED_ONLY"}},
-        # Lets statements in over the internet otherwise, private address or not.
-        "dataApiAccess": "DISABLED",
-        "networkConfig": {"enablePublicIp": False},
         "queryInsightsConfig": {
             "queryPlansPerMinute": wanted.query_plans_per_minute,
             "queryStringLength": wanted.query_string_length,
             "recordApplicationTags": True,
             "recordClientAddress": False,
         },
+        **_served_alike(spec, wanted),
+    }
+    return spec.resource("database instance", path_of(cluster), wanted.instance, body, (cluster.key,))
+
+
+def _secondary_instance(spec: Specification, wanted: AlloyDB, cluster: Resource) -> Resource:
+    """As the primary, which it may have to replace. Flags are copied when it is made, not later: so they are said."""
+    body = {
+        "displayName": "Orchestra memory, disaster recovery",
+        "instanceType": "SECONDARY",
+        "availabilityType": "ZONAL",  # it waits: a second node of it would be paid for and do nothing
+        **_served_alike(spec, wanted),
+    }
+    return spec.resource(
+        "secondary database instance", path_of(cluster), wanted.secondary_instance, body, (cluster.key,)
+    )
+
+
+def _served_alike(spec: Specification, wanted: AlloyDB) -> dict[str, Any]:
+    """What both instances have: after a switchover the one is the other."""
+    return {
+        "databaseFlags": {**wanted.flags, "max_connections": str(wanted.max_connections)},
+        "machineConfig": {"cpuCount": wanted.cpu_count, "machineType": wanted.machine_type},
+        # Connectors alone: mutual TLS with certificates of an hour, whoever has a password.
+        "clientConnectionConfig": {"requireConnectors": True, "sslConfig": {"sslMode": "ENCRYPTED_ONLY"}},
+        # Lets statements in over the internet otherwise, private address or not.
+        "dataApiAccess": "DISABLED",
+        "networkConfig": {"enablePublicIp": False},
         "labels": dict(spec.labels),
     }
 

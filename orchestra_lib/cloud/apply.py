@@ -73,7 +73,7 @@ def apply(
 
 
 class _Execution:
-    """One walk through a plan. Threads share ``_live`` and ``_aliases`` by whole-value assignment; the journal has a lock."""
+    """A walk through a plan. Threads share ``_live`` and ``_aliases`` by whole-value assignment; the journal locks."""
 
     def __init__(self, client: Client, plan: CloudPlan, journal: Journal, run_id: str) -> None:
         self._client, self._plan, self._journal, self._run_id = client, plan, journal, run_id

@@ -134,7 +134,8 @@ def test_the_copy_is_in_the_other_region_as_large_and_as_often_backed_up() -> No
     for name in ("automatedBackupPolicy", "continuousBackupConfig", "networkConfig"):
         assert primary.body[name] == secondary.body[name]
     one, other = (of(kind) for kind in INSTANCES)
-    assert one.body["machineConfig"] == other.body["machineConfig"]
+    for name in ("machineConfig", "databaseFlags", "clientConnectionConfig"):
+        assert one.body[name] == other.body[name]
 
 
 def test_nobody_has_a_password_and_the_api_is_no_administrator() -> None:

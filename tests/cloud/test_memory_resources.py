@@ -90,6 +90,7 @@ def test_flags_and_windows_change_in_place_and_come_back(
     assert verbs(plan) == {
         "orchestra-memory": Verb.UPDATE,
         "orchestra-memory-dr": Verb.UPDATE,
+        "orchestra-memory-dr-1": Verb.UPDATE,
         "orchestra-memory-primary": Verb.UPDATE,
         "ada@example.com": Verb.CREATE,
     }
