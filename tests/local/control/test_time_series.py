@@ -337,6 +337,7 @@ def test_a_distribution_is_found_as_it_was_written(client, metric):
     ("value", "words"),
     [
         (distribution((1, 1, 1, 1, 1), 5), "has 5 |bucket_counts| fields, which is more than the 4 buckets allowed"),
+        (distribution((1,), 2), "sum to 1 which does not equal the |count| field value of 2."),
         (distribution((1,), 0, mean=0), "sum to 1 which does not equal the |count| field value of 0."),
         (distribution((), 0), "|mean|"),
         (distribution((-1, 1), 0, mean=0), "negative"),

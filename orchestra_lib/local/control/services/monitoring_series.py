@@ -48,8 +48,7 @@ def _create(call: Call) -> Body:
     with call.control.writing():
         for index, one in enumerate(given):
             try:
-                with call.control.store.transaction():
-                    _write(call, index, one)
+                _write(call, index, one)
             except Unwritable as error:
                 refused[index] = error
     if refused:
