@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import psycopg
-from psycopg import sql
 
 from orchestra_lib.database import connect
 from orchestra_lib.evidence import Bound, Evidence, Source
-from orchestra_lib.memory.checksum import row_digest
+from orchestra_lib.memory.compare import Difference, differences
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, checksum, target_rows
 from orchestra_lib.memory.parallel import RowCount, shared_out
 from orchestra_lib.memory.ranges import KeyRange
 
 _ROWS_NAMED = 20
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One row that is not the same on both sides: ``missing`` on the target, ``extra`` on it, or ``changed``."""
-
-    id: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -92,19 +85,10 @@ def verify(job: CopyJob, copied: Sequence[CopiedRange], workers: int, progress: 
 def _differences(job: CopyJob, ranges: Sequence[KeyRange]) -> tuple[Difference, ...]:
     if not ranges:
         return ()
-    found: list[Difference] = []
     with connect(job.source_conninfo, role="source") as source, connect(job.target_conninfo, role="target") as target:
+        theirs, ours = (source, job.source.select), (target, target_rows(job.target_table))
+        found: list[Difference] = []
         for key_range in ranges:
-            theirs = _digests(source, job.source.select, key_range)
-            ours = _digests(target, target_rows(job.target_table), key_range)
-            found.extend(Difference(key, "missing") for key in theirs.keys() - ours.keys())
-            found.extend(Difference(key, "extra") for key in ours.keys() - theirs.keys())
-            found.extend(Difference(key, "changed") for key in theirs.keys() & ours.keys() if theirs[key] != ours[key])
-            if len(found) >= _ROWS_NAMED:
-                break
-    return tuple(sorted(found, key=lambda row: row.id))[:_ROWS_NAMED]
-
-
-def _digests(connection: psycopg.Connection, rows: sql.Composable, key_range: KeyRange) -> dict[str, int]:
-    statement = sql.SQL("SELECT id, {} FROM ({}) AS rows WHERE {}").format(row_digest(), rows, key_range.condition())
-    return dict(connection.execute(statement).fetchall())
+            with closing(differences(theirs, ours, key_range)) as rows:
+                found += islice(rows, _ROWS_NAMED - len(found))
+        return tuple(found)
