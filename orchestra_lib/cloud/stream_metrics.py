@@ -39,7 +39,7 @@ def _whole(number: int) -> dict[str, Any]:
 
 
 def _real(number: float | None) -> dict[str, Any] | None:
-    return None if number is None else {"doubleValue": float(number)}
+    return None if number is None else {"doubleValue": number}
 
 
 ROWS = (
