@@ -8,7 +8,7 @@ instead. What it would have done is told beside what was timed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,28 +61,41 @@ class Searchable:
         )
 
 
+@contextmanager
+def searching(
+    connection: psycopg.Connection, target: Searchable, probes: int
+) -> Iterator[Callable[[Matrix], tuple[tuple[str, ...], float]]]:
+    """Inside, the session searches as the application's do; yields what runs one query: its ids and milliseconds.
+
+    Raises DataError when the server does not have the probes that were set.
+    """
+    # The probes are part of a plan's cost, and a prepared statement keeps its plan: each number gets one of its own.
+    # Else the plan of the first probes would be timed for all of them, and another one be told.
+    statement = target.statement() + sql.SQL(f" /* probes {int(probes)} */")
+    with _probes(connection, probes), connection.cursor(binary=True) as cursor:
+        connection.execute("SET enable_seqscan = off")
+
+        def ask(query: Matrix) -> tuple[tuple[str, ...], float]:
+            started = time.perf_counter()
+            rows = cursor.execute(statement, [Vector(query)], prepare=True).fetchall()
+            return tuple(row[0] for row in rows), (time.perf_counter() - started) * 1e3
+
+        yield ask
+
+
 def search(connection: psycopg.Connection, target: Searchable, queries: Matrix, probes: int) -> SearchRun:
     """Run every query once, in order, with the given probes, and time each at the client.
 
     The first pass of a session includes reading pages in; call it twice and keep the second for warm figures.
     Raises DataError when the server does not have the probes that were set.
     """
-    # The probes are part of a plan's cost, and a prepared statement keeps its plan: each number gets one of its own.
-    # Else the plan of the first probes would be timed for all of them, and another one be told.
-    statement = target.statement() + sql.SQL(f" /* probes {int(probes)} */")
     with _probes(connection, probes):
         left_alone = planned_index(connection, target, queries[0])
-        connection.execute("SET enable_seqscan = off")
+    with searching(connection, target, probes) as ask:
         uses = planned_index(connection, target, queries[0])
-        ids: list[tuple[str, ...]] = []
-        elapsed = np.empty(len(queries))
-        with connection.cursor(binary=True) as cursor:
-            for number, query in enumerate(queries):
-                started = time.perf_counter()
-                rows = cursor.execute(statement, [Vector(query)], prepare=True).fetchall()
-                elapsed[number] = time.perf_counter() - started
-                ids.append(tuple(row[0] for row in rows))
-    return SearchRun(probes, tuple(ids), elapsed * 1e3, uses, left_alone)
+        answers = [ask(query) for query in queries]
+    milliseconds = np.asarray([elapsed for _, elapsed in answers])
+    return SearchRun(probes, tuple(ids for ids, _ in answers), milliseconds, uses, left_alone)
 
 
 def planned_index(connection: psycopg.Connection, target: Searchable, query: Matrix) -> str | None:

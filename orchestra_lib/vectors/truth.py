@@ -60,7 +60,7 @@ class Truth:
 
 def exact_neighbours(
     connection: psycopg.Connection,
-    table: sql.Identifier,
+    table: sql.Composable,
     queries: Matrix,
     k: int,
     opclass: str,
@@ -90,7 +90,7 @@ def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:
 
 
 def stream_vectors(
-    connection: psycopg.Connection, table: sql.Identifier, dimension: int, block_rows: int = _BLOCK_ROWS
+    connection: psycopg.Connection, table: sql.Composable, dimension: int, block_rows: int = _BLOCK_ROWS
 ) -> Iterator[tuple[list[str], Matrix]]:
     """Ids and float32 embeddings (n, dimension) of a table with columns id and embedding, in blocks.
 
