@@ -23,6 +23,7 @@ from stacks import stack
 
 from orchestra_lib import settings
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.memory import memory
 from orchestra_lib.cloud import access
 from orchestra_lib.cloud.apply import apply
 from orchestra_lib.cloud.journal import Journal
@@ -56,7 +57,8 @@ def named(resource: Resource) -> Live:
 
 
 def blueprint() -> list[tuple[Resource, Live]]:
-    resources = infrastructure(settings.load("local"))
+    local = settings.load("local")
+    resources = [*infrastructure(local), *memory(local).resources]
     live = {one.key: named(one) for one in resources}
     return [(replace(one, body=resolve(one.body, live), needs=one.all_needs), live[one.key]) for one in resources]
 
@@ -100,12 +102,19 @@ def test_every_type_that_is_known_is_used() -> None:
     assert set(resource_types()) == {row.type for rows in ROWS.values() for row in rows}
 
 
-# --- phase 1, whole ---------------------------------------------------------------------------------------------------
+# --- phases 1 and 3, whole --------------------------------------------------------------------------------------------
 
 
-def test_every_resource_of_phase_1_is_said_whole() -> None:
+def test_every_resource_is_said_whole_but_for_what_the_provider_cannot_say() -> None:
     assert {one.key for one in CONVERTED} == {resource.key for resource, _ in BLUEPRINT}
-    assert [note for one in CONVERTED for note in one.notes] == []
+    notes = {(one.row.type, note) for one in CONVERTED for note in one.notes}
+    assert notes == {("google_alloydb_instance", 'dataApiAccess = "DISABLED": the provider has no such argument')}
+
+
+def test_a_secondary_cluster_takes_its_instance_along_when_it_is_destroyed() -> None:
+    found = {one.import_id.rsplit("/", 1)[1]: one.arguments for one in CONVERTED if "alloydb_cluster" in one.row.type}
+    assert found["orchestra-memory-dr"]["deletion_policy"] == "FORCE"
+    assert "deletion_policy" not in found["orchestra-memory"]
 
 
 def test_addresses_are_unique_and_names_are_terraforms() -> None:

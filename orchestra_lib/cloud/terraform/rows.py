@@ -126,6 +126,7 @@ _IN_LOCATION = {**_IN_PROJECT, "location": "{locations}"}
 _IN_CLUSTER = {**_IN_LOCATION, "workstation_cluster_id": "{workstationClusters}"}
 _IN_CONFIGURATION = {**_IN_CLUSTER, "workstation_config_id": "{workstationConfigs}"}
 _LABELS = ("labels", "terraform_labels")
+_GUARDS = ("deletion_policy", "deletion_protection")  # the provider's own, against a cluster that is deleted by mistake
 
 
 def _member(type_: str, topic: str, arguments: Templates, import_id: str, label: str = "{on}_{who}_{each}") -> Row:
@@ -379,6 +380,47 @@ _TABLE: Mapping[str, tuple[Row, ...]] = {
             "workstations",
             {**_IN_CONFIGURATION, "workstation_id": "{workstations}"},
             "{parent} {each} {member}",
+        ),
+    ),
+    "database cluster": (
+        Row(
+            "google_alloydb_cluster",
+            "memory",
+            "{parent}/clusters/{id}",
+            {**_IN_LOCATION, "cluster_id": "{id}"},
+            bookkeeping=(*_LABELS, *_GUARDS),
+        ),
+    ),
+    "secondary database cluster": (
+        Row(
+            "google_alloydb_cluster",
+            "memory",
+            "{parent}/clusters/{id}",
+            {**_IN_LOCATION, "cluster_id": "{id}"},
+            # Its instance cannot be deleted by itself, and would be left behind.
+            constants={"cluster_type": "SECONDARY", "deletion_policy": "FORCE"},
+            bookkeeping=(*_LABELS, *_GUARDS),
+        ),
+    ),
+    **dict.fromkeys(
+        ("database instance", "secondary database instance"),
+        (
+            Row(
+                "google_alloydb_instance",
+                "memory",
+                "{parent}/instances/{id}",
+                {"cluster": "{parent}", "instance_id": "{id}"},
+                bookkeeping=_LABELS,
+            ),
+        ),
+    ),
+    "database user": (
+        Row(
+            "google_alloydb_user",
+            "memory",
+            "{parent}/users/{id}",
+            {"cluster": "{parent}", "user_id": "{id}"},
+            label="{who}",
         ),
     ),
     "log bucket": (
