@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -98,15 +99,15 @@ class KeyComparison:
 
     def __init__(self, source: Store, target: Store, sessions: tuple[psycopg.Connection, psycopg.Connection]) -> None:
         require_equal_digests(*sessions)
-        self._source = _KeyDigests(sessions[0], source.table)
-        self._target = _KeyDigests(sessions[1], target.table)
+        self._source = KeyReader(sessions[0], source.table, row_digest())
+        self._target = KeyReader(sessions[1], target.table, row_digest())
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compare")
 
     def differences(self, keys: Collection[str]) -> tuple[Difference, ...]:
         """The rows of these keys that are not the same on both sides now, in key order. Both sides are read at once."""
         ordered = sorted(set(keys))
-        theirs = self._pool.submit(self._target.of, ordered)
-        return tuple(_compared(self._source.of(ordered), theirs.result(), ordered))
+        ours = self._pool.submit(_digests, self._target, ordered)
+        return tuple(_compared(_digests(self._source, ordered), ours.result(), ordered))
 
     def settle(
         self, keys: Collection[str], wait_for: Callable[[int, float], bool], timeout_seconds: float
@@ -126,6 +127,8 @@ class KeyComparison:
                 real += different
                 moving += moved
             waiting = moving
+        if not real:
+            return (), frozenset(waiting)
         # Once more: a row that came and went while only the target was being read looked as if it had stood still.
         real, moved = self._judge([row.id for row in real], wait_for, timeout_seconds)
         return tuple(real), frozenset((*waiting, *moved))
@@ -137,15 +140,15 @@ class KeyComparison:
     def _judge(
         self, keys: Sequence[str], wait_for: Callable[[int, float], bool], timeout_seconds: float
     ) -> tuple[list[Difference], list[str]]:
-        before = self._source.of(keys)
+        before = _digests(self._source, keys)
         lsn = mark(self._source.connection)
         if not wait_for(lsn, timeout_seconds):
             raise DataError(
                 f"the stream did not pass {lsn_text(lsn)} within {timeout_seconds:g} s: look at its state and its lag, "
                 "then compare again"
             )
-        suspected = list(_compared(before, self._target.of(keys), keys))
-        after = self._source.of([row.id for row in suspected])
+        suspected = list(_compared(before, _digests(self._target, keys), keys))
+        after = _digests(self._source, [row.id for row in suspected])
         stood_still = [row for row in suspected if before.get(row.id) == after.get(row.id)]
         return stood_still, [row.id for row in suspected if before.get(row.id) != after.get(row.id)]
 
@@ -281,10 +284,10 @@ def _bucket() -> sql.Composed:
     return sql.SQL('(hashtextextended(id COLLATE "C", 0) & {})::int').format(sql.Literal(_BUCKETS - 1))
 
 
-class _KeyDigests:
-    """Digests of rows by key. The key is compared as the table's own type, so that its index is used."""
+class KeyReader:
+    """Reads something of the rows of some keys. Keys are compared as the table's own type: its index is used."""
 
-    def __init__(self, connection: psycopg.Connection, table: SourceTable) -> None:
+    def __init__(self, connection: psycopg.Connection, table: SourceTable, expressions: sql.Composable) -> None:
         self.connection = connection
         row = connection.execute(
             "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
@@ -292,17 +295,19 @@ class _KeyDigests:
         ).fetchone()
         if row is None:
             raise DataError(f"{table.table.as_string(connection)} has no column {table.id_column} any more")
-        self._statement = sql.SQL("SELECT id, {} FROM ({} WHERE {} = ANY(%b::text[]::{}[])) AS rows").format(
-            row_digest(), table.select, sql.Identifier(table.id_column), sql.SQL(row[0])
+        self.statement = sql.SQL("SELECT id, {} FROM ({} WHERE {} = ANY(%b::text[]::{}[])) AS rows").format(
+            expressions, table.select, sql.Identifier(table.id_column), sql.SQL(row[0])
         )
 
-    def of(self, keys: Sequence[str]) -> dict[str, int]:
-        """The digests of the rows that are there."""
-        found: dict[str, int] = {}
+    def read(self, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Key and values of the rows that are there, in no order."""
         with self.connection.cursor(binary=True) as cursor:
             for chunk in _chunks(keys):
-                found.update(cursor.execute(self._statement, [list(chunk)], prepare=True).fetchall())
-        return found
+                yield from cursor.execute(self.statement, [list(chunk)], prepare=True).fetchall()
+
+
+def _digests(reader: KeyReader, keys: Sequence[str]) -> dict[str, int]:
+    return dict(reader.read(keys))
 
 
 def _compared(theirs: dict[str, int], ours: dict[str, int], keys: Sequence[str]) -> Iterator[Difference]:

@@ -197,7 +197,7 @@ def test_keys_of_the_users_own_table_find_their_rows_by_its_index(pair, key_type
         source.execute("SET enable_seqscan = off")
         by_key._source.connection.execute("SET enable_seqscan = off")
         plan = by_key._source.connection.execute(
-            sql.SQL("EXPLAIN ") + by_key._source._statement, [keys[:5]], prepare=False
+            sql.SQL("EXPLAIN ") + by_key._source.statement, [keys[:5]], prepare=False
         ).fetchall()
     assert any("mine_pkey" in line for (line,) in plan), plan
 
