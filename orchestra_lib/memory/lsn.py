@@ -17,10 +17,8 @@ def lsn_text(lsn: int) -> str:
 
 def lsn_number(text: str) -> int:
     """The number of bytes from the log's beginning. Raises DataError for what is no position."""
-    high, separator, low = text.partition("/")
+    high, _, low = text.partition("/")
     try:
-        if not separator:
-            raise ValueError(text)
         return (int(high, 16) << _HALF_BITS) + int(low, 16)
     except ValueError as error:
         raise DataError(f"{text!r} is no position of a write-ahead log; one looks like 16/B374D848") from error
