@@ -8,6 +8,7 @@ what was not sent, it is a barrier instead: everything before it is applied firs
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -77,6 +78,11 @@ class Coalesced:
 
     def __iter__(self) -> Iterator[Net]:
         return iter(self._nets.values())
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key: always the same one, so that changes of a row stay in their order."""
+    return zlib.crc32(key) % partitions
 
 
 def effects(change: Change, layout: Layout) -> tuple[Net, ...] | Rekey:
