@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 
@@ -58,6 +59,8 @@ class Partitions:
     timeout_seconds: float
     stop: threading.Event
     told: Callable[[str], None] = lambda _trouble: None
+    recover: Callable[[], object] = lambda: None
+    """Called before an attempt that follows a failed one."""
     _pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,20 +104,25 @@ class Partitions:
 
     def _insist(self, work: Callable[[], None]) -> None:
         """Call ``work``, which may be repeated, until it succeeds; leave the target alone while the breaker is open."""
-        pause = _FIRST_PAUSE_SECONDS
+        pause, attempt = _FIRST_PAUSE_SECONDS, work
         while True:
             try:
-                self.breaker.call(work)
+                self.breaker.call(attempt)
             except BreakerOpen as error:
                 self._pause(error.seconds)
             except (psycopg.Error, TargetUnreachable) as error:
                 _raise_if_hopeless(error)
                 self.told(f"the target does not take a batch: {_reason(error)}")
+                attempt = partial(self._after_failure, work)
                 self._pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 self.told("")
                 return
+
+    def _after_failure(self, work: Callable[[], None]) -> None:
+        self.recover()
+        work()
 
     def _attempt(
         self, waiting: dict[int, Sequence[Net]], done: list[Applied], end_lsn: int | None, horizon: int

@@ -6,7 +6,7 @@ It stands in the database that is written to, so that a position and the rows th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -112,7 +112,7 @@ def stream_lock(connection: psycopg.Connection, stream: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not connection.closed:
+        with suppress(psycopg.OperationalError):  # the lock went with its session
             connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", key)
 
 

@@ -23,11 +23,12 @@ import psycopg
 from psycopg import sql
 
 from orchestra_lib.database import Address, connect
-from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.errors import LockHeld, TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.apply import Applied, Applier
 from orchestra_lib.memory.breaker import Breaker
 from orchestra_lib.memory.gathering import Gathering
+from orchestra_lib.memory.hold import Hold
 from orchestra_lib.memory.layout import Layout, layout_of
 from orchestra_lib.memory.partitions import Batch, Partitions, Stopped
 from orchestra_lib.memory.replication import Keepalive, ReplicationSession
@@ -107,10 +108,11 @@ class Stream:
         try:
             with ExitStack() as stack:
                 layout, horizon = self._look_at_source(stop)
-                target = stack.enter_context(self._holding_the_target(stop))
+                hold = Hold(self._spec.target, self._spec.name, _APPLICATION)
+                stack.callback(hold.release)
                 spool = Path(stack.enter_context(TemporaryDirectory(prefix="orchestra-stream-")))
                 waker = stack.enter_context(closing(_Waker()))
-                partitions = stack.enter_context(self._partitions(target, layout, stop))
+                partitions = stack.enter_context(self._partitions(hold, layout, stop))
                 # Left last, so that a batch under way is told to give up before anybody waits for it.
                 conductor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="batch"))
                 stack.callback(stop.set)
@@ -172,33 +174,32 @@ class Stream:
         return self._patiently(look, stop)
 
     @contextmanager
-    def _holding_the_target(self, stop: threading.Event) -> Iterator[psycopg.Connection]:
-        """A session of the target that holds the stream's lock: of two movers only one gets it."""
-        session = self._patiently(
-            lambda: connect(self._spec.target, role="target", application_name=_APPLICATION), stop
-        )
-        with session, state_tables.stream_lock(session, self._spec.name):
-            yield session
-
-    @contextmanager
-    def _partitions(self, target: psycopg.Connection, layout: Layout, stop: threading.Event) -> Iterator[Partitions]:
+    def _partitions(self, hold: Hold, layout: Layout, stop: threading.Event) -> Iterator[Partitions]:
         spec, tuning = self._spec, self._spec.tuning
-        state_tables.prepare_checkpoints(target, spec.name, tuning.connections)
-        appliers = [
-            Applier(spec.target, spec.name, number, layout, spec.target_table) for number in range(tuning.connections)
-        ]
-        partitions = Partitions(appliers, self._breaker, tuning.apply_seconds, stop, self._tell)
+        numbers = range(tuning.connections)
+        appliers = [Applier(spec.target, spec.name, number, layout, spec.target_table) for number in numbers]
+        partitions = Partitions(appliers, self._breaker, tuning.apply_seconds, stop, self._tell, hold.again)
+
+        def open_all() -> None:
+            state_tables.prepare_checkpoints(hold.again(), spec.name, tuning.connections)
+            partitions.open()
+
         try:
-            self._patiently(partitions.open, stop)
+            self._patiently(open_all, stop)
             yield partitions
         finally:
             partitions.close()
 
     def _patiently(self, work: Callable[[], _Result], stop: threading.Event) -> _Result:
-        pause = _FIRST_PAUSE_SECONDS
+        """Call ``work`` until it succeeds; a lock that its holder's death has not freed yet is waited for, not for ever."""
+        pause, began = _FIRST_PAUSE_SECONDS, time.monotonic()
         while True:
             try:
                 return work()
+            except LockHeld as error:
+                if time.monotonic() - began > self._spec.tuning.busy_seconds:
+                    raise
+                self._become("waiting", str(error))
             except (TargetUnreachable, psycopg.OperationalError) as error:
                 self._become("waiting", str(error))
             if stop.wait(pause):
