@@ -191,7 +191,7 @@ class Stream:
             partitions.close()
 
     def _patiently(self, work: Callable[[], _Result], stop: threading.Event) -> _Result:
-        """Call ``work`` until it succeeds; a lock that its holder's death has not freed yet is waited for, not for ever."""
+        """Call ``work`` until it succeeds. A lock whose holder has just died is free soon; another one is not."""
         pause, began = _FIRST_PAUSE_SECONDS, time.monotonic()
         while True:
             try:
