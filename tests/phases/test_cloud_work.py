@@ -25,7 +25,9 @@ from orchestra_lib.evidence import Evidence, Verdict
 from orchestra_lib.lock import Holder, PhaseLock
 from orchestra_lib.paths import journal_path
 from orchestra_lib.phases import cloud_work as module
+from orchestra_lib.phases import rollback
 from orchestra_lib.phases.cloud_work import CloudWork
+from orchestra_lib.phases.rollback import RollbackPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 
@@ -151,6 +153,35 @@ def test_with_phase_1_there_is_nothing_to_make_under_it(target: Target, opened: 
     undo = rollback_plan(client, work.journal, may_destroy={one.id for one in PLAN.resources})
     apply(client, undo, work.journal, "run-undo", undoing=True)
     assert {step.verb for step in make_plan(client, infrastructure(LOCAL)).steps} == {Verb.KEEP}
+
+
+def test_runbook_99_undoes_phase_3_and_leaves_what_it_stands_on(
+    target: Target, server: Server, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(target)
+    apply(client, make_plan(client, PLAN.foundation), first_journal(), "run-0")
+    before = there(server)
+    work = opened()
+    work.plan()
+    work.apply()
+    runbook._open_here["03_memory"]._replaced().release()  # type: ignore[union-attr]
+    monkeypatch.setattr(rollback, "connect", lambda _settings: target)
+
+    refused = RollbackPhase(Runbook.open("99_rollback", environment="local", phase="03"))
+    with pytest.raises(GateFailed, match="may_destroy orchestra-memory orchestra-memory-primary orchestra-memory-dr"):
+        refused.plan()
+    data = ["orchestra-memory", "orchestra-memory-primary", "orchestra-memory-dr"]
+    undoing = RollbackPhase(Runbook.open("99_rollback", environment="local", phase="03", may_destroy=data))
+    assert all(row.verdict is not Verdict.FAIL for row in undoing.checks())
+    assert len(undoing.plan().changes) == len(PLAN.resources)
+    undoing.apply()
+    undoing.verify()
+    assert all(row.verdict is not Verdict.FAIL for row in undoing._run.evidence)
+    assert there(server) == before
+
+
+def there(server: Server) -> set[str]:
+    return set(server.control.state()["resources"])
 
 
 @pytest.mark.parametrize(("kind", "rehearses"), [("gcp", True), ("local", False)])
