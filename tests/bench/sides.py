@@ -17,6 +17,7 @@ from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.stream import Stream, StreamSpec, Tuning
 
 PUBLICATION = "bench"
+_STREAM = "bench"
 _WAIT_SECONDS = 600.0
 _POLL_SECONDS = 0.01
 
@@ -86,13 +87,20 @@ class Ours:
         self._errors: list[BaseException] = []
         with connect(source) as connection:
             self._table = source_table(connection, "memories", {})
-            connection.execute("SELECT pg_create_logical_replication_slot('ours', 'pgoutput')")
+            row = connection.execute(
+                "SELECT lsn FROM pg_create_logical_replication_slot('ours', 'pgoutput')"
+            ).fetchone()
         with connect(target) as connection:
             state_tables.create(connection)
+            connection.execute(
+                "INSERT INTO orchestra_stream.stream (name, source_system, source_table, source_table_oid, slot, "
+                "publication, start_lsn) VALUES (%s, 'bench', 'memories', 0, 'ours', %s, %s)",
+                [_STREAM, PUBLICATION, row[0]],
+            )
 
     def start(self) -> None:
         spec = StreamSpec(
-            "bench", self._source, self._table, self._target, sql.Identifier("memories"), "ours", PUBLICATION,
+            _STREAM, self._source, self._table, self._target, sql.Identifier("memories"), "ours", PUBLICATION,
             self.tuning,
         )  # fmt: skip
         self._stop, self._stream = threading.Event(), Stream(spec)

@@ -171,7 +171,7 @@ def cases(servers: Servers, options: argparse.Namespace, report: Report) -> None
             stack.callback(ours.drop)
             for workload in options.workloads:
                 _case(arena, workload, (ours, native), options, report)
-            _require_equal(arena)
+            _require_equal(arena, (ours, native))
 
 
 def _case(arena: Arena, workload: str, sides: Sequence[Side], options: argparse.Namespace, report: Report) -> None:
@@ -360,8 +360,13 @@ def _arena(servers: Servers, index: Index, sides: Sequence[str]) -> Iterator[Are
         servers.drop_database("target", side)
 
 
-def _require_equal(arena: Arena) -> None:
-    """Both targets have to be what the source is: otherwise no figure is worth printing."""
+def _require_equal(arena: Arena, sides: Sequence[Side]) -> None:
+    """Both targets have to become what the source is: otherwise no figure is worth printing."""
+    mark = arena.writer.mark()
+    for side in sides:
+        side.start()
+        side.wait_until(mark)
+        side.stop()
     statement = sql.SQL("SELECT count(*), sum({}) FROM memories").format(row_digest())
     found = {}
     for name, conninfo in {"source": arena.source, **arena.targets}.items():
