@@ -94,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_export)
 
+    command = commands.add_parser("stream", help="the stream from today's store to the target, as a process of its own")
+    command.add_argument("action", nargs="?", choices=("run", "status", "stop"), default="run")
+    command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
+    command.add_argument(
+        "--overrides", metavar="-", choices=("-",), help="read parameters of 03_memory as JSON from standard input"
+    )
+    command.add_argument("--json", action="store_true", help="status as one JSON object")
+    command.set_defaults(run=_stream)
+
     local_program.add_arguments(commands.add_parser("local", help="the local target"))
     return parser
 
@@ -178,6 +187,12 @@ def _told(found: audit.Verification) -> str:
     if found.ok and not found.entries:
         return "no run has been sealed yet: there is nothing to hold against the ledger"
     return f"{found.entries} entries, {'every file as it was sealed' if found.ok else 'NOT as sealed'}"
+
+
+def _stream(options: argparse.Namespace) -> int:
+    from orchestra_lib import stream_command  # Google's clients take a second to import
+
+    return stream_command.run(options)
 
 
 def _export(options: argparse.Namespace) -> int:

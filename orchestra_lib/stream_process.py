@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.05
 @dataclass(frozen=True)
 class Report:
     """What a stream's process last wrote. ``ended`` is empty while it runs, then says why it ended; ``clean`` whether
-    it was asked to.
+    it was asked to. ``metrics`` is why Cloud Monitoring was not told, empty when it was.
     """
 
     pid: int
@@ -42,6 +42,7 @@ class Report:
     status: StreamStatus
     ended: str = ""
     clean: bool = True
+    metrics: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -133,10 +134,10 @@ def stop(environment: str) -> bool:
     return True
 
 
-def serve(environment: str, stream: Stream, each: Callable[[StreamStatus], None] = lambda _status: None) -> int:
+def serve(environment: str, stream: Stream, tell: Callable[[StreamStatus], str] = lambda _status: "") -> int:
     """Run the stream in this process until SIGTERM or Ctrl-C; returns the exit code.
 
-    ``each`` is called with the status as often as it is written.
+    ``tell`` is called with the status as often as it is written, and returns what is wrong with telling it.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,8 +157,7 @@ def serve(environment: str, stream: Stream, each: Callable[[StreamStatus], None]
     thread.start()
     while thread.is_alive():
         status = stream.status()
-        _write(path, Report(os.getpid(), born, status))
-        each(status)
+        _write(path, Report(os.getpid(), born, status, metrics=tell(status)))
         thread.join(_WRITE_SECONDS)
     said = str(failures[0]) if failures else "asked to stop" if stop.is_set() else "a defect: see the log"
     clean = not failures and stop.is_set()

@@ -74,12 +74,17 @@ class StreamMetrics:
         self.written = self.failed = 0
         self.trouble = ""
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a write would go out now."""
+        return time.monotonic() >= self._due and not self._is_writing()
+
     def write(self, status: StreamStatus, slot: SlotState | None) -> str:
         """Begin to write these values, unless less than ten seconds have passed or a write is still under way.
 
         Returns ``trouble``: never raises for what Cloud Monitoring answers, or does not.
         """
-        if time.monotonic() >= self._due and not self._is_writing():
+        if self.is_due:
             self._due = time.monotonic() + _INTERVAL_SECONDS
             body = {"timeSeries": self._series(status, slot)}
             # As a daemon: a call that hangs must not keep the process from ending.

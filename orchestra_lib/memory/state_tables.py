@@ -149,6 +149,14 @@ def prepare_checkpoints(connection: psycopg.Connection, stream: str, partitions:
         )
 
 
+def unresolved(connection: psycopg.Connection, stream: str) -> int:
+    """How many changes are in quarantine and have not been put right."""
+    row = connection.execute(
+        "SELECT count(*) FROM orchestra_stream.quarantine WHERE stream = %s AND resolved_at IS NULL", [stream]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def read_checkpoint(connection: psycopg.Connection, stream: str, partition: int) -> Checkpoint:
     """A partition's checkpoint, once whoever is just writing it has come to an end.
 

@@ -181,7 +181,9 @@ class Stream:
         partitions = Partitions(appliers, self._breaker, tuning.apply_seconds, stop, self._tell, hold.again)
 
         def open_all() -> None:
-            state_tables.prepare_checkpoints(hold.again(), spec.name, tuning.connections)
+            session = hold.again()
+            state_tables.prepare_checkpoints(session, spec.name, tuning.connections)
+            self._quarantined = state_tables.unresolved(session, spec.name)
             partitions.open()
 
         try:

@@ -22,8 +22,8 @@ class StreamStatus:
     yet on the target, ``lag_seconds`` how old the oldest of them is; ``freshness_*`` are seconds from the commit on the
     source to the commit on the target, of the transactions of the last five seconds.
 
-    ``state`` is ``starting``, ``streaming``, ``waiting`` (for a side that cannot be reached, see ``trouble``) or
-    ``stopped``.
+    ``quarantined`` counts the changes that were put aside and not put right yet. ``state`` is ``starting``,
+    ``streaming``, ``waiting`` (for a side that cannot be reached, see ``trouble``) or ``stopped``.
     """
 
     state: str

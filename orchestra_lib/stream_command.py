@@ -1,0 +1,84 @@
+"""``python -m orchestra_lib stream``: run the stream of an environment here, say how it stands, or stop it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from orchestra_lib import settings, stream_process
+from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.stream_metrics import StreamMetrics
+from orchestra_lib.cloud.target import connect as connect_cloud
+from orchestra_lib.database import connect
+from orchestra_lib.errors import ParameterError, TargetUnreachable
+from orchestra_lib.memory.slot import slot_state
+from orchestra_lib.memory.stream import Stream, StreamSpec
+from orchestra_lib.memory.stream_status import StreamStatus
+from orchestra_lib.memory_target import primary_instance
+from orchestra_lib.move import Move
+from orchestra_lib.settings import Settings
+from orchestra_lib.target import Instances, source_database
+
+_RUNBOOK = "03_memory"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out one action; returns the exit code."""
+    if options.action == "status":
+        return _status(options.environment, as_json=options.json)
+    if options.action == "stop":
+        stopped = stream_process.stop(options.environment)
+        sys.stdout.write("stopped; the slot keeps what comes now\n" if stopped else "no stream runs\n")
+        return 0
+    return _serve(options.environment, json.load(sys.stdin) if options.overrides else {})
+
+
+def _serve(environment: str, overrides: dict[str, object]) -> int:
+    running = stream_process.running(environment)
+    if running is not None:
+        raise ParameterError(f"the stream of {environment} runs already, as process {running.pid}")
+    wanted = settings.load(environment, _RUNBOOK, overrides)
+    source, own = source_database(wanted).address, wanted.memory.target.dsn
+    cloud = None if own and wanted.project is None else connect_cloud(wanted)
+    if own is None and cloud is None:
+        raise ParameterError(f"environment {environment} names no target")
+    target = own.reveal() if own else Instances(cloud).address(primary_instance(wanted))  # type: ignore[arg-type]
+    spec = Move(wanted, source, target).stream_spec()
+    metrics = _metrics(wanted, Client(cloud)) if cloud else None
+    stream = Stream(spec)
+    return stream_process.serve(environment, stream, lambda status: _publish(metrics, spec, status))
+
+
+def _metrics(wanted: Settings, client: Client) -> StreamMetrics | None:
+    if wanted.project is None or wanted.regions is None:
+        return None
+    return StreamMetrics(client, wanted.project.id, wanted.regions.primary, wanted.environment.name)
+
+
+def _publish(metrics: StreamMetrics | None, spec: StreamSpec, status: StreamStatus) -> str:
+    """Write the metrics, if it is time to; returns why they could not be, empty when they could."""
+    if metrics is None or not metrics.is_due:
+        return metrics.trouble if metrics else ""
+    try:
+        with connect(spec.source, role="source") as source:
+            slot = slot_state(source, spec.slot)
+    except TargetUnreachable as error:
+        return metrics.write(status, None) or str(error)
+    return metrics.write(status, slot)
+
+
+def _status(environment: str, *, as_json: bool) -> int:
+    found = stream_process.report(environment)
+    if found is None:
+        sys.stdout.write("null\n" if as_json else f"no stream of {environment} has ever run here\n")
+        return 0
+    if as_json:
+        sys.stdout.write(json.dumps({**asdict(found), "running": found.is_running}, indent=1) + "\n")
+        return 0
+    alive = f"process {found.pid}" if found.is_running else f"ended: {found.ended or 'killed'}"
+    sys.stdout.write(f"{alive}\n{found.status.sentence()}\n")
+    for trouble in filter(None, (found.status.trouble, found.metrics)):
+        sys.stdout.write(f"{trouble}\n")
+    return 0
