@@ -68,13 +68,18 @@ class ReplicationSession:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._poll = select.poll()
+        self._poll.register(self.fileno(), select.POLLIN)
 
     @classmethod
     def open(cls, address: Address, role: str = "source") -> ReplicationSession:
         """Connect. Raises TargetUnreachable, also when the user may not replicate."""
         connection = connect_replication(address, role=role, application_name=_APPLICATION)
-        # The server's own encoding otherwise: names and texts would have to be translated here.
-        connection.execute("SET client_encoding = 'UTF8'")
+        try:
+            # The server's own encoding otherwise: names and texts would have to be translated here.
+            connection.execute("SET client_encoding = 'UTF8'")
+        except psycopg.Error as error:
+            connection.close()
+            raise _broken(error) from error
         return cls(connection)
 
     def __enter__(self) -> ReplicationSession:
@@ -131,7 +136,6 @@ class ReplicationSession:
         if result.status != pq.ExecStatus.COPY_BOTH:
             raise self._not_started(slot, result)
         self._pgconn.nonblocking = 1
-        self._poll.register(self.fileno(), select.POLLIN)
 
     def receive(self) -> WalData | Keepalive | None:
         """What has come next; None when there is nothing now. Never waits.
@@ -155,8 +159,8 @@ class ReplicationSession:
     def wait(self, timeout_seconds: float, *fds: int) -> None:
         """Sleep until something may have come here or on the other descriptors; call it after a receive of None."""
         poll = self._poll
-        mine = self.fileno()
         try:
+            mine = self.fileno()
             unsent = self._pgconn.flush()
         except psycopg.Error as error:
             raise _broken(error) from error
@@ -180,22 +184,19 @@ class ReplicationSession:
             raise _broken(error) from error
 
     def _not_started(self, slot: str, result: pq.abc.PGresult) -> OrchestraError:
-        reason = _primary(result)
-        match _sqlstate(result):
-            case "42704":
-                return SlotLost(f"replication slot {slot} does not exist on the source: {_NEW_COPY}")
-            case "55006":
-                return SlotBusy(
-                    f"{reason}; one stream at a time reads a slot: stop the other, or wait until it is gone"
-                )
-            case "55000" if self._is_lost(slot):
-                return SlotLost(
-                    f"replication slot {slot} was invalidated: it needed more of the source's log than "
-                    f"max_slot_wal_keep_size lets it keep ({reason}): {_NEW_COPY}"
-                )
-            case None:
-                return StreamBroken(f"the connection was lost while the stream was to start: {reason}")
-        return StreamError(f"the source does not start the stream of replication slot {slot}: {reason}")
+        reason, state = _primary(result), _sqlstate(result)
+        if state == "42704":
+            return SlotLost(f"replication slot {slot} does not exist on the source: {_NEW_COPY}")
+        if state == "55006":
+            return SlotBusy(f"{reason}; one stream at a time reads a slot: stop the other, or wait until it is gone")
+        if state == "55000" and self._is_lost(slot):
+            return SlotLost(
+                f"replication slot {slot} was invalidated: it needed more of the source's log than "
+                f"max_slot_wal_keep_size lets it keep ({reason}): {_NEW_COPY}"
+            )
+        if _passes(state):
+            return StreamBroken(f"the source does not start the stream now: {reason}")
+        return StreamError(f"the source does not start the stream of replication slot {slot}: {reason}; see its log")
 
     def _is_lost(self, slot: str) -> bool:
         # Without parameters: a replication session knows the simple query protocol alone.
@@ -212,7 +213,7 @@ class ReplicationSession:
             result = self._pgconn.get_result()
         if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
             return StreamBroken("the source ended the stream: it is being shut down; start again once it is back")
-        reason, state = _primary(result), _sqlstate(result) or ""
+        reason, state = _primary(result), _sqlstate(result)
         if state == "58P01":
             return SlotLost(f"the source has removed a part of its log that the slot needs ({reason}): {_NEW_COPY}")
         if state == "42704":
@@ -220,9 +221,12 @@ class ReplicationSession:
                 f"the source cannot read its log for us: {reason}; a publication has to exist before the slot is made: "
                 "make it, then a new slot, and run the copy again"
             )
-        if not state or state.startswith(("57", "08", "53")):
+        if _passes(state):
             return StreamBroken(f"the source ended the stream: {reason}")
-        return StreamError(f"the source ended the stream: {reason}")
+        return StreamError(
+            f"the source ended the stream: {reason}; see its log. If it does so again at the same place, start without "
+            "streaming of open transactions, or make a new slot and run the copy again"
+        )
 
 
 def _received(message: memoryview) -> WalData | Keepalive:
@@ -247,10 +251,17 @@ _REMEDIES = {
 
 
 def _not_created(slot: str, error: psycopg.Error) -> OrchestraError:
-    if error.sqlstate is None:
+    remedy = _REMEDIES.get(error.sqlstate or "")
+    if remedy is None and _passes(error.sqlstate):
         return _broken(error)
-    remedy = _REMEDIES.get(error.sqlstate, "see the source's log")
-    return StreamError(f"the source does not make replication slot {slot}: {error.diag.message_primary}; {remedy}")
+    return StreamError(
+        f"the source does not make replication slot {slot}: {error.diag.message_primary}; {remedy or 'see its log'}"
+    )
+
+
+def _passes(sqlstate: str | None) -> bool:
+    """Whether the same may work later: no answer, a lost connection, no resources, an administrator's interruption."""
+    return sqlstate is None or sqlstate.startswith(("08", "53", "57"))
 
 
 def _broken(error: psycopg.Error) -> StreamBroken:
