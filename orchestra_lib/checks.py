@@ -16,6 +16,16 @@ from orchestra_lib.plan import Verb
 from orchestra_lib.rules import CONSTRAINTS, Policy, violations
 
 _PERMISSIONS_AT_ONCE = 100  # https://cloud.google.com/iam/docs/testing-permissions
+# Of alloydb.client, alloydb.databaseUser and serviceusage.serviceUsageConsumer: with a connector, by IAM.
+# https://cloud.google.com/alloydb/docs/database-users/manage-iam-auth
+_LOGIN_PERMISSIONS = (
+    "alloydb.clusters.generateClientCertificate",
+    "alloydb.clusters.get",
+    "alloydb.instances.connect",
+    "alloydb.instances.get",
+    "alloydb.users.login",
+    "serviceusage.services.use",
+)
 
 
 def checks(client: Client, place: Place, plan: CloudPlan) -> tuple[Evidence, ...]:
@@ -64,7 +74,9 @@ def _permissions(client: Client, place: Place, plan: CloudPlan) -> Iterator[Evid
         if asked:
             needed.setdefault(asked, set()).update(kind.needed_permission(verb) for verb in verbs)
     for path, permissions in sorted(needed.items()):
-        yield _held(client, place, path, sorted(permissions))
+        yield _held(client, place, "the plan", path, sorted(permissions))
+    if exists and any(step.wanted.kind == "database user" for step in plan.steps):
+        yield _held(client, place, "a login to the database", f"projects/{place.project}", _LOGIN_PERMISSIONS)
 
 
 def _project_exists(plan: CloudPlan) -> bool:
@@ -82,11 +94,11 @@ def _asked_on(kind: str, place: Place, project_exists: bool) -> str | None:
     return f"projects/{place.project}" if project_exists else None
 
 
-def _held(client: Client, place: Place, path: str, permissions: Sequence[str]) -> Evidence:
+def _held(client: Client, place: Place, what: str, path: str, permissions: Sequence[str]) -> Evidence:
     collection = path.split("/", maxsplit=1)[0]
     api = "cloudbilling.v1" if collection == "billingAccounts" else "cloudresourcemanager.v3"
     held: set[str] = set()
-    claim = f"permissions that the plan needs on {path} and that we lack"
+    claim = f"permissions that {what} needs on {path} and that we lack"
     try:
         for start in range(0, len(permissions), _PERMISSIONS_AT_ONCE):
             body = {"permissions": list(permissions[start : start + _PERMISSIONS_AT_ONCE])}

@@ -196,6 +196,18 @@ def test_nowhere_else_is_anything_made_for_phase_1(server: Server, opened: Opene
     assert server.control.state()["writes"] == {}
 
 
+def test_who_may_not_log_in_to_the_database_is_told_before_it_is_made(
+    target: Target, server: Server, opened: Opened
+) -> None:
+    client = Client(target)
+    apply(client, make_plan(client, PLAN.foundation), first_journal(), "run-0")
+    server.inject(missing_permissions=[{"permissions": ["alloydb.users.login"]}])
+    work = opened()
+    (row,) = [row for row in work.checks(work.look()) if row.verdict is Verdict.FAIL]
+    assert row.claim.startswith("permissions that a login to the database needs")
+    assert row.note == "ask for a role that holds alloydb.users.login"
+
+
 def test_somebody_who_runs_phase_1_is_not_interfered_with(server: Server, opened: Opened) -> None:
     work = opened()
     work.plan()
