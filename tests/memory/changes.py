@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
+from stores import Pair
 
+from orchestra_lib.local.databases import LocalState
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.apply import Applier
 from orchestra_lib.memory.coalesce import Net, Rekey, effects
@@ -65,6 +68,21 @@ def key_only(row: Row, relation: Relation) -> Row:
     return tuple(value if column.in_key else NULL_FIELD for value, column in zip(row, relation.columns, strict=True))
 
 
+@contextmanager
+def lasting_pair(servers: LocalState, name: str) -> Iterator[Pair]:
+    """A source and a target for many tests: making them takes longer than most of those take."""
+    conninfos = {role: database.conninfo for role, database in servers.databases.items()}
+    for conninfo in conninfos.values():
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        with psycopg.connect(conninfo, dbname=name, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+    yield Pair(**{role: f"{conninfo} dbname={name}" for role, conninfo in conninfos.items()})
+    for conninfo in conninfos.values():
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @dataclass
 class Log:
     """The log of one source table: changes, each a transaction of its own that commits at the next position."""
@@ -112,8 +130,9 @@ def appliers(target: str, layout: Layout, partitions: int = 1, table: str = "mem
     with psycopg.connect(target, autocommit=True) as connection:
         state_tables.create(connection)
         connection.execute(
-            "INSERT INTO orchestra_stream.stream (name, source_system, source_table, source_table_oid, slot, "
-            "publication, start_lsn) VALUES ('s', '1', 'memories', 1, 'slot', 'publication', %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO orchestra_stream.stream "
+            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn) "
+            "VALUES ('s', '1', 'memories', 1, 'slot', 'publication', %s) ON CONFLICT DO NOTHING",
             [lsn_text(1_000)],
         )
         state_tables.prepare_checkpoints(connection, "s", partitions)
