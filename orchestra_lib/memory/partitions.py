@@ -44,9 +44,20 @@ class Batch:
     last_lsn: int
     commit_times: tuple[float, ...] = ()
     changes: int = 0
+    barrier: Barrier | None = None
 
-    def keys(self) -> list[bytes]:
-        """The ids, as text, of the rows that it changes."""
+    @classmethod
+    def alone(cls, barrier: Barrier) -> Batch:
+        """A batch of a barrier and nothing else."""
+        return cls({}, None, barrier.commit_lsn, changes=1, barrier=barrier)
+
+    def keys(self) -> list[bytes] | None:
+        """The ids, as text, of the rows that it changes; None when that is every row."""
+        match self.barrier:
+            case Truncated():
+                return None
+            case Rekey(old=old, new=new):
+                return [old.key, new.key]
         return [net.key for share in self.shares.values() for net in share]
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
 from types import TracebackType
 
-from orchestra_lib.memory.stream import Stream, StreamSpec
+from orchestra_lib.memory.stream import OnApplied, Stream, StreamSpec
 from orchestra_lib.memory.stream_errors import StreamBroken
 from orchestra_lib.memory.stream_status import StreamStatus
 
@@ -14,7 +13,7 @@ from orchestra_lib.memory.stream_status import StreamStatus
 class RunningStream:
     """A stream that runs from entering the block to its end. What ended it before is raised by whoever asks next."""
 
-    def __init__(self, spec: StreamSpec, applied: Callable[[Collection[bytes]], None] = lambda _keys: None) -> None:
+    def __init__(self, spec: StreamSpec, applied: OnApplied = lambda _keys, _lsn: None) -> None:
         self._stream = Stream(spec, applied)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -36,7 +35,7 @@ class RunningStream:
         return self._stream.status()
 
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
-        """Whether everything before ``lsn`` is on the target, waiting for it if need be. Raises what ended the stream."""
+        """Whether everything before ``lsn`` is on the target, once waited for. Raises what ended the stream."""
         there = self._stream.wait_for(lsn, timeout_seconds)
         if not there:
             self._raise_failure()

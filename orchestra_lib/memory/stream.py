@@ -43,6 +43,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 _CONFIRM_SECONDS = 1.0
 """At least as often the source hears of us; it gives a silent reader up after wal_sender_timeout, 60 s by default."""
 _MESSAGES_AT_ONCE = 512
+OnApplied = Callable[[Collection[bytes] | None, int], None]
 _Result = TypeVar("_Result")
 
 
@@ -81,10 +82,11 @@ class StreamSpec:
 class Stream:
     """One mover. :meth:`run` reads until it is told to stop; :meth:`status` may be asked from any thread.
 
-    ``applied`` is called, in the reading thread, with the keys of each batch that has been committed.
+    ``applied`` is called, in the reading thread, for each batch that has been committed: with its keys, None when it
+    emptied the table, and with the position of the last commit that changed something in it.
     """
 
-    def __init__(self, spec: StreamSpec, applied: Callable[[Collection[bytes]], None] = lambda _keys: None) -> None:
+    def __init__(self, spec: StreamSpec, applied: OnApplied = lambda _keys, _lsn: None) -> None:
         self._spec, self._applied = spec, applied
         self._clock, self._freshness, self._rate = SourceClock(), Freshness(), Rate()
         self._state, self._trouble = "starting", ""
@@ -318,7 +320,7 @@ class Stream:
             self._flight = run.send(batch, lambda: run.partitions.apply(batch, run.horizon))
         elif self._gathering.barrier is not None:
             barrier = self._gathering.take_barrier()
-            alone = Batch({}, None, barrier.commit_lsn, changes=1)
+            alone = Batch.alone(barrier)
             self._flight = run.send(alone, lambda: run.partitions.apply_barrier(barrier, run.horizon))
 
     def _land(self, *, wait: bool = False) -> bool:
@@ -337,7 +339,7 @@ class Stream:
         now = self._clock.now()
         if now is not None:
             self._freshness.add([max(0.0, now - moment) for moment in flight.batch.commit_times])
-        self._applied(flight.batch.keys())
+        self._applied(flight.batch.keys(), flight.batch.last_lsn)
         if flight.batch.end_lsn is not None:
             self._confirm(flight.batch.end_lsn)
         return True
