@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -274,6 +275,21 @@ def test_a_slot_that_kept_more_than_it_may_is_lost_while_it_is_read_and_after(fo
             until_it_ends(reading)
         with pytest.raises(SlotLost, match=r"was invalidated: .* max_slot_wal_keep_size .* run the copy again"):
             later.start(SLOT, PUBLICATION, 0)
+
+
+def test_a_slot_whose_log_has_been_removed_is_lost(followed, notes):
+    make_slot(followed)
+    notes.execute("INSERT INTO notes VALUES ('a', 'one')")
+    row = notes.execute("SELECT current_setting('data_directory'), pg_walfile_name(pg_switch_wal())").fetchone()
+    segment = Path(row[0]) / "pg_wal" / row[1]
+    aside = segment.rename(segment.with_name("aside"))
+    try:
+        with ReplicationSession.open(followed) as session:
+            session.start(SLOT, PUBLICATION, 0)
+            with pytest.raises(SlotLost, match=r"removed a part of its log .* run the copy again"):
+                until_it_ends(session)
+    finally:
+        aside.rename(segment)
 
 
 def test_a_session_that_the_source_ends_is_broken_and_can_be_tried_again(followed, notes, tmp_path):
