@@ -8,7 +8,6 @@ of it is to be seen later on, it ends as failed and ``lost``: the call may still
 from __future__ import annotations
 
 import json
-import os
 import threading
 import uuid
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from orchestra_lib.append_only import append_line, whole_lines
 from orchestra_lib.cloud.resource import Live, Resource
 from orchestra_lib.errors import RecordError
 from orchestra_lib.evidence import canonical_json
@@ -167,38 +167,16 @@ class Journal:
                 "change": change.id,
                 **content,
             }
-            _write_line(self.path, canonical_json(redact_json(entry)))
+            append_line(self.path, canonical_json(redact_json(entry)))
             change.event = event
             self._state.entries += 1
             self._state.changes[change.id] = change
 
 
-def _write_line(path: Path, line: str) -> None:
-    is_new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(f"{line}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
 def _read(path: Path) -> _State:
     state = _State()
-    if not path.exists():
-        return state
-    content = path.read_bytes()
-    *whole, torn = content.split(b"\n")
-    if torn:
-        # The line was being written when its process died; nothing had been sent for it yet, or its end is looked up.
-        with path.open("r+b") as file:
-            file.truncate(len(content) - len(torn))
-    for number, line in enumerate(whole, start=1):
+    # A line that was cut off: nothing had been sent for it yet, or its end is looked up.
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             _take(state, json.loads(line))
         except (ValueError, KeyError, TypeError) as error:

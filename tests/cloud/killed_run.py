@@ -138,7 +138,7 @@ class _Counted:
 
     def watch(self) -> None:
         """Put itself around the engine's two doors to the world."""
-        write, request = journalling._write_line, calling._Http.request
+        write, request = journalling.append_line, calling._Http.request
 
         def write_line(path: Path, line: str) -> None:
             what = f"writing {json.loads(line)['event']}"
@@ -154,7 +154,7 @@ class _Counted:
             self._event(f"after {what}")
             return answer
 
-        journalling._write_line = write_line
+        journalling.append_line = write_line
         calling._Http.request = send  # type: ignore[method-assign]
 
     def _event(self, what: str, last_words: Callable[[], None] = lambda: None) -> None:
