@@ -6,8 +6,8 @@ Each repetition reads a copy of the same slot, so the very same changes. pg_recv
 it to /dev/null and looks at none of it.
 
 On two cores of its own the source is what takes time (CPU microseconds of a row, 2026-11-25): 22 there, 6 in
-pg_recvlogical, 12 here, of which 5 are decoding and putting in order. In blocks of 64 kB it is 44, 9 and 23. Where others
-compute, the clock says little: 0.97 of pg_recvlogical's rate at load 3, 0.75 at load 5.
+pg_recvlogical, 12 here, of which 5 are decoding and putting in order. In blocks of 64 kB it is 44, 9 and 23. Where
+others compute, the clock says little: 0.97 of pg_recvlogical's rate at load 3, 0.75 at load 5.
 """
 
 from __future__ import annotations

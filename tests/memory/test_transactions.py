@@ -14,7 +14,7 @@ from tempfile import gettempdir
 import psycopg
 import pytest
 from following import following, make_slot, text_of
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pgoutput_encoder import encode, messages
 from pgoutput_encoder import field as field_of
@@ -166,7 +166,7 @@ def test_whatever_is_interleaved_and_rolled_back_whole_transactions_come_in_comm
     assert found == source.expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.booleans().flatmap(messages), max_size=12))
 def test_messages_out_of_turn_are_refused_and_leave_no_file(sequence):
     before = open_files_in(TEMPORARY)
