@@ -121,3 +121,26 @@ def test_an_instance_that_goes_with_its_cluster_is_not_deleted_while_the_cluster
     assert verbs(undo) == {"orchestra-memory-dr-1": Verb.DELETE}
     with pytest.raises(CloudRefused, match="cannot be deleted by itself: it goes with"):
         apply(client, undo, journal, "run-2", undoing=True)
+
+
+def test_after_a_switchover_nothing_is_planned_or_undone_until_the_roles_are_exchanged_back(
+    plane: Plane, project: str, tmp_path: Path, journal: Journal
+) -> None:
+    client, plan = founded(plane, project, tmp_path), wanted(project)
+    apply(client, planned(client, plan, journal), journal, "run-1")
+    home = f"projects/{project}/locations"
+
+    def switch_to(cluster: str) -> None:
+        method_id, path = "alloydb.projects.locations.clusters.switchover", f"{home}/{cluster}"
+        operation = client.call("alloydb.v1", method_id, f"{path}:switchover", body={})
+        client.finish("alloydb.v1", method_id, operation, 60)
+
+    switch_to("us-east1/clusters/orchestra-memory-dr")
+    with pytest.raises(GateFailed, match="replace secondary database cluster orchestra-memory-dr"):
+        planned(client, plan, journal)
+    data = ("orchestra-memory", "orchestra-memory-primary", "orchestra-memory-dr")
+    with pytest.raises(CloudRefused, match="has the secondary cluster"):
+        apply(client, rollback_plan(client, journal, may_destroy=data), journal, "run-2", undoing=True)
+    switch_to("us-central1/clusters/orchestra-memory")
+    apply(client, planned(client, plan, journal), journal, "run-3")
+    assert verbs(planned(client, plan, journal)) == {}

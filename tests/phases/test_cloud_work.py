@@ -31,6 +31,8 @@ from orchestra_lib.phases.rollback import RollbackPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
 
+pytestmark = pytest.mark.slow
+
 OPERATOR = "user@example.com"
 LOCAL = settings.load("local")
 PLAN = memory(LOCAL, OPERATOR)
