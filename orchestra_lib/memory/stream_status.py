@@ -75,7 +75,8 @@ class SourceClock:
 
     def now(self) -> float | None:
         """What the source's clock shows now, to within what a message takes; None when nothing was heard yet."""
-        return time.monotonic() + self._differences[0][1] if self._differences else None
+        kept = tuple(self._differences)  # another thread may be hearing
+        return time.monotonic() + kept[0][1] if kept else None
 
 
 class Freshness:
@@ -93,7 +94,8 @@ class Freshness:
 
     def quantiles(self, parts: Sequence[float], last_seconds: float = _WINDOW_SECONDS) -> list[float | None]:
         """The quantiles of these parts (0.95 for p95) of what landed in the last seconds; None when nothing did."""
-        landed, seconds = np.array(self._landed), np.array(self._seconds)
+        # Copied first: an array that numpy looks at cannot grow, and the thread that streams makes these grow.
+        landed, seconds = np.array(self._landed[:]), np.array(self._seconds[:])
         chosen = seconds[: len(landed)][landed[: len(seconds)] >= time.monotonic() - last_seconds]
         return [float(value) for value in np.quantile(chosen, parts)] if len(chosen) else [None] * len(parts)
 
@@ -106,11 +108,13 @@ class Rate:
 
     def add(self, rows: int) -> None:
         """Count rows now."""
-        self._counted.append((time.monotonic(), rows))
+        now = time.monotonic()
+        self._counted.append((now, rows))
+        while self._counted[0][0] < now - _WINDOW_SECONDS:
+            self._counted.popleft()
 
     def now(self) -> float:
         """The rate; 0 when nothing happened lately."""
         since = time.monotonic() - _WINDOW_SECONDS
-        while self._counted and self._counted[0][0] < since:
-            self._counted.popleft()
-        return sum(rows for _, rows in self._counted) / _WINDOW_SECONDS
+        # A copy: another thread may be counting.
+        return sum(rows for at, rows in tuple(self._counted) if at >= since) / _WINDOW_SECONDS
