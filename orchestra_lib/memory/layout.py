@@ -118,11 +118,8 @@ class Layout:
 
     def value(self, column: str, staged: sql.Composable) -> sql.Composed:
         """The SQL expression of our column over the staged values; ``staged`` is what they are called."""
-        for item in self.columns:
-            if item.column == column:
-                name = sql.SQL("{}.{}").format(staged, sql.Identifier(column))
-                return as_ours(column, sql.SQL("({}).value").format(name) if item.is_array else name)
-        return as_ours(column, None)
+        ours = any(item.column == column for item in self.columns)
+        return as_ours(column, sql.SQL("{}.{}").format(staged, sql.Identifier(column)) if ours else None)
 
     def _positions(self, relation: Relation) -> list[int]:
         name = f"{relation.schema}.{relation.name}"

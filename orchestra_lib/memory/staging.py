@@ -60,7 +60,7 @@ class Staging:
         """Raises DataError when the target does not know a type of the source."""
         connection.adapters.register_dumper(BinaryParameter, _BinaryDumper)
         self._layout, self._table = layout, table
-        self._arrays = {column.column: _array_of(connection, column) for column in layout.columns}
+        self._arrays = _arrays_of(connection, layout.columns)
         self._all = tuple(column.column for column in layout.columns)
         self._version = self._all.index("version") if "version" in self._all else None
         self.insert = self._insert()
@@ -176,7 +176,7 @@ class _Array:
 
 
 class _ArrayOfArrays(_Array):
-    """An array of arrays has one shape in PostgreSQL, so each is put into a record of its own."""
+    """An array of arrays has one shape in PostgreSQL, so each is put into a record, which unnest takes off again."""
 
     def __init__(self, element_oid: int, element_type: sql.Composable, value_oid: int) -> None:
         super().__init__(element_oid, element_type)
@@ -189,25 +189,35 @@ class _ArrayOfArrays(_Array):
                 yield field
 
 
-def _array_of(connection: psycopg.Connection, column: StagedColumn) -> _Array:
-    type_name = sql.SQL(column.type_name)
-    oid = _type_oid(connection, column.type_name)
-    if not column.is_array:
-        return _Array(oid, type_name)
-    record = sql.Identifier(f"staged_{column.column}")
-    connection.execute(sql.SQL("CREATE TEMPORARY TABLE {} (value {})").format(record, type_name))
-    record_type = sql.SQL("pg_temp.{}").format(record)
-    return _ArrayOfArrays(_type_oid(connection, record_type.as_string(connection)), record_type, oid)
+def _arrays_of(connection: psycopg.Connection, columns: Sequence[StagedColumn]) -> dict[str, _Array]:
+    types = [sql.SQL(column.type_name) for column in columns]
+    oids = _type_oids(connection, types)
+    found: dict[str, _Array] = {}
+    for column, type_name, oid in zip(columns, types, oids, strict=True):
+        if column.is_array:
+            record = sql.Identifier(f"staged_{column.column}")
+            connection.execute(sql.SQL("CREATE TEMPORARY TABLE {} (value {})").format(record, type_name))
+            wrapped = sql.SQL("pg_temp.{}").format(record)
+            found[column.column] = _ArrayOfArrays(_type_oids(connection, [wrapped])[0], wrapped, oid)
+        else:
+            found[column.column] = _Array(oid, type_name)
+    return found
 
 
-def _type_oid(connection: psycopg.Connection, name: str) -> int:
-    row = connection.execute("SELECT to_regtype(%s)::oid::bigint", [name]).fetchone()
-    if row is None or row[0] is None:
+def _type_oids(connection: psycopg.Connection, types: Sequence[sql.Composable]) -> list[int]:
+    names = [one.as_string(connection) for one in types]
+    rows = connection.execute(
+        "SELECT name, to_regtype(name)::oid::bigint FROM unnest(%s::text[]) WITH ORDINALITY AS types(name, number) "
+        "ORDER BY number",
+        [names],
+    ).fetchall()
+    unknown = sorted({name for name, oid in rows if oid is None})
+    if unknown:
         raise DataError(
-            f"the target does not know the type {name}, in which the source has a column of the memories: install its "
-            "extension on the target, or a newer version of it"
+            f"the target does not know the type {', '.join(unknown)}, in which the source has a column of the "
+            "memories: install its extension on the target, or a newer version of it"
         )
-    return int(row[0])
+    return [int(oid) for _, oid in rows]
 
 
 def _assignment(column: str, value: sql.Composable) -> sql.Composed:

@@ -57,9 +57,11 @@ CREATE TABLE IF NOT EXISTS orchestra_stream.quarantine (
     error text NOT NULL,
     commit_lsn pg_lsn NOT NULL,
     quarantined_at timestamptz NOT NULL DEFAULT now(),
-    resolved_at timestamptz,
-    UNIQUE (stream, key, commit_lsn)
+    resolved_at timestamptz
 );
+-- By a hash: a key may be too long for an index, which may be why it is here.
+CREATE UNIQUE INDEX IF NOT EXISTS quarantine_once
+    ON orchestra_stream.quarantine (stream, md5(key), commit_lsn);
 """
 _TABLES = ("quarantine", "copied_range", "checkpoint")
 

@@ -144,7 +144,7 @@ class Writer:
             """
             INSERT INTO orchestra_stream.quarantine (stream, key, verb, change, error, commit_lsn)
             VALUES (%s, %s, %s, %s, %s, %s::pg_lsn)
-            ON CONFLICT (stream, key, commit_lsn) DO UPDATE
+            ON CONFLICT (stream, md5(key), commit_lsn) DO UPDATE
             SET verb = excluded.verb, change = excluded.change, error = excluded.error,
                 quarantined_at = now(), resolved_at = NULL
             """,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,15 @@ def rows_of(source: psycopg.Connection, query: str) -> list[Row]:
             at = end
         rows.append(tuple(fields))
     return rows
+
+
+def own_row(key: str, content: str = "x", version: int | None = 1, vector: Sequence[float] = (1, 2, 3)) -> Row:
+    """A row of our own layout as the log would send it, without asking a server."""
+    texts = (key, "agent", "user", "session", "persona", "note", content)
+    values: list[bytes | None] = [text.encode() for text in texts]
+    values += [b'\x01{"n": 1}', struct.pack(f">hh{len(vector)}f", len(vector), 0, *vector), b"model"]
+    values += [None if version is None else struct.pack(">q", version), bytes(8), bytes(8), None]
+    return tuple(NULL_FIELD if value is None else memoryview(struct.pack(">i", len(value)) + value) for value in values)
 
 
 def without(row: Row, *positions: int) -> Row:

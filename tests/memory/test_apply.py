@@ -1,0 +1,735 @@
+"""Net changes on a real server: against a model, in replays, with poison, with several movers, with broken lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psycopg
+import pytest
+from changes import Log, appliers, lasting_pair, own_row, rows_of, stored, without
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from stores import fill
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError, LockHeld
+from orchestra_lib.memory import state_tables
+from orchestra_lib.memory.apply import Applied, Applier, apply_alone
+from orchestra_lib.memory.checksum import row_digest
+from orchestra_lib.memory.coalesce import Coalesced, Rekey, effects
+from orchestra_lib.memory.gathering import Gathering
+from orchestra_lib.memory.schema import COLUMNS, create_table
+from orchestra_lib.memory.source import source_table
+from orchestra_lib.memory.stream_errors import Superseded
+from orchestra_lib.memory.transactions import Committed, Truncated
+
+EMBEDDING = COLUMNS.index("embedding")
+CONTENT = COLUMNS.index("content")
+
+
+@pytest.fixture(scope="module")
+def lasting(servers):
+    """Small tables of our own layout, vectors of three dimensions, on both sides."""
+    with lasting_pair(servers, "applies") as pair:
+        for conninfo in (pair.source, pair.target):
+            with connect(conninfo) as connection:
+                connection.execute(create_table(dimension=3))
+        yield pair
+
+
+@pytest.fixture
+def small(lasting):
+    """The same, empty."""
+    yield lasting
+    with connect(lasting.target) as target:
+        target.execute("DROP SCHEMA IF EXISTS orchestra_stream CASCADE")
+        target.execute("DROP TABLE memories")
+        target.execute(create_table(dimension=3))
+
+
+@pytest.fixture
+def log(small):
+    with connect(small.source) as source:
+        yield Log(source)
+
+
+@pytest.fixture
+def applier(small, log):
+    (one,) = appliers(small.target, log.layout)
+    yield one
+    one.close()
+
+
+def contents(pair):
+    """Key -> content, version and vector of what the target holds."""
+    with connect(pair.target) as target:
+        rows = target.execute("SELECT id, content, version, embedding FROM memories").fetchall()
+    return {key: (content, version, tuple(vector.to_numpy().tolist())) for key, content, version, vector in rows}
+
+
+def quarantined(pair):
+    with connect(pair.target) as target:
+        return target.execute(
+            "SELECT key, verb, error FROM orchestra_stream.quarantine WHERE resolved_at IS NULL ORDER BY number"
+        ).fetchall()
+
+
+# --- single changes ---------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_change_lands_and_is_counted(small, log, applier):
+    applier.apply(log.nets(*(log.insert(own_row(key)) for key in "abcd")), log.lsn + 1, 0)
+    gone, come = log.delete(own_row("d")), log.insert(own_row("d", "again", 1, (9, 9, 9)))
+    replaced = Coalesced()
+    for net in log.nets(gone, come):
+        replaced.add(net)
+    applied = applier.apply(
+        [
+            *log.nets(
+                log.insert(own_row("e")),
+                log.update(own_row("a", "whole", 2, (4, 5, 6))),
+                log.update(without(own_row("b", "part", 2, (7, 7, 7)), EMBEDDING)),
+                log.delete(own_row("c")),
+            ),
+            *replaced,
+        ],
+        log.lsn + 1,
+        0,
+    )
+    assert (applied.inserted, applied.updated, applied.deleted, applied.rows) == (2, 2, 1, 5)
+    assert contents(small) == {
+        "a": ("whole", 2, (4, 5, 6)),
+        "b": ("part", 2, (1, 2, 3)),
+        "d": ("again", 1, (9, 9, 9)),
+        "e": ("x", 1, (1, 2, 3)),
+    }
+
+
+def test_the_checkpoint_moves_with_the_rows(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a"))), log.lsn + 1, 0)
+    again = Applier(small.target, "s", 0, log.layout, sql.Identifier("memories"))
+    again.open()
+    assert again.checkpoint == applier.checkpoint == log.lsn + 1
+    again.close()
+
+
+def test_what_lies_before_the_checkpoint_is_dropped(small, log, applier):
+    nets = log.nets(log.insert(own_row("a")), log.insert(own_row("b")))
+    applier.apply(nets, log.lsn + 1, 0)
+    with connect(small.target) as target:
+        target.execute("DELETE FROM memories WHERE id = 'a'")
+    assert applier.apply(nets, log.lsn + 1, 0).rows == 0
+    assert contents(small).keys() == {"b"}
+
+
+def test_a_batch_inside_a_transaction_leaves_the_checkpoint(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a"))), None, 0)
+    assert applier.checkpoint == 1_000
+    assert contents(small).keys() == {"a"}
+
+
+def test_a_share_that_is_empty_moves_the_checkpoint_alone(log, applier):
+    applier.apply([], 5_000, 0)
+    assert applier.checkpoint == 5_000
+
+
+def test_a_metadata_update_leaves_the_vector_index_alone(small, log, applier):
+    """HOT: no index is touched, so the vector gets no second entry."""
+    with connect(small.target) as target:
+        target.execute("ALTER TABLE memories SET (fillfactor = 50)")
+        target.execute("CREATE INDEX ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 1)")
+    applier.apply(log.nets(*(log.insert(own_row(f"k{n}")) for n in range(20))), log.lsn + 1, 0)
+    applier.apply(
+        log.nets(*(log.update(without(own_row(f"k{n}", "new", 2), EMBEDDING)) for n in range(20))), log.lsn + 1, 0
+    )
+    # A row that is sent whole with the vector that is there already.
+    applier.apply(log.nets(log.update(own_row("k0", "newer", 3))), log.lsn + 1, 0)
+    applier.close()
+    with connect(small.target) as target:
+        deadline = time.monotonic() + 10
+        counts = (0, 0)
+        while counts != (21, 21) and time.monotonic() < deadline:
+            counts = target.execute(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'memories'"
+            ).fetchone()
+    assert counts == (21, 21), "updates, and those that were HOT"
+
+
+# --- versions, replays ------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_would_go_back_is_stale_in_a_replay_and_quarantined_above_the_horizon(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a", "new", 5)), log.insert(own_row("b", "new", 5))), log.lsn + 1, 0)
+    old = log.nets(log.update(own_row("a", "old", 3)), log.update(without(own_row("b", "old", 3), EMBEDDING)))
+    assert applier.apply(old, None, horizon=log.lsn).stale == 2
+    assert quarantined(small) == []
+    assert applier.apply(old, log.lsn + 1, horizon=0).quarantined == 2
+    assert contents(small) == {"a": ("new", 5, (1, 2, 3)), "b": ("new", 5, (1, 2, 3))}
+    assert quarantined(small) == [
+        ("a", "upsert", "version went back from 5 to 3"),
+        ("b", "patch", "version went back from 5 to 3"),
+    ]
+
+
+def test_a_row_that_is_replaced_may_begin_again_with_a_lower_version(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a", "old", 5))), log.lsn + 1, 0)
+    replaced = Coalesced()
+    for net in log.nets(log.delete(own_row("a")), log.insert(own_row("a", "new", 1))):
+        replaced.add(net)
+    assert applier.apply(list(replaced), log.lsn + 1, 0).inserted == 1
+    assert contents(small) == {"a": ("new", 1, (1, 2, 3))}
+
+
+def test_a_part_of_a_row_that_is_not_there_is_harmless_in_a_replay_and_quarantined_above_the_horizon(
+    small, log, applier
+):
+    nets = log.nets(log.update(without(own_row("a", version=2), EMBEDDING)))
+    assert applier.apply(nets, None, horizon=log.lsn).stale == 1
+    assert applier.apply(nets, log.lsn + 1, horizon=0).quarantined == 1
+    assert quarantined(small) == [("a", "patch", "the row to change is not there")]
+
+
+def test_what_was_applied_of_an_unfinished_transaction_may_come_again(small, log, applier):
+    first, second = log.insert(own_row("a", "first", 1)), log.update(own_row("a", "second", 2))
+    applier.apply(log.nets(first, second)[:1], None, 0)
+    applier.apply(log.nets(second), None, 0)
+    (again,) = appliers(small.target, log.layout)
+    assert again.apply(log.nets(first), None, 0).stale == 1, "it was there, further on"
+    assert again.apply(log.nets(second), log.lsn + 1, 0).updated == 1
+    assert quarantined(small) == []
+    again.close()
+
+
+def test_a_version_that_goes_back_within_one_large_transaction_is_not_taken_for_a_replay(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a", "new", 5))), None, 0)
+    back = log.nets(log.update(own_row("a", "old", 3)))
+    assert applier.apply(back, log.lsn + 1, 0).quarantined == 1
+
+
+# --- poison -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("poison", "words"),
+    [
+        (own_row("p", vector=(1, 2)), "expected 3 dimensions, not 2"),
+        (own_row("p", vector=(float("nan"), 1, 2)), "NaN not allowed"),
+        (own_row("p", version=None), 'null value in column "version"'),
+        (own_row("p", content="forbidden"), "no_such_content"),
+        (own_row("p" * 4_000), "index row"),
+        ((*own_row("p")[:6], memoryview(b"\0\0\0\2\xff\xfe"), *own_row("p")[7:]), "invalid byte sequence"),
+    ],
+)
+@pytest.mark.parametrize("known", [False, True])
+def test_poison_goes_to_quarantine_alone(small, log, applier, poison, words, known):
+    rng = np.random.default_rng(0)
+    with connect(small.target) as target:
+        target.execute("ALTER TABLE memories ADD CONSTRAINT no_such_content CHECK (content <> 'forbidden')")
+    if poison[0] == own_row("p" * 4_000)[0]:
+        noise = bytes(rng.integers(97, 123, 4_000).astype(np.uint8)).decode()  # it is not to be compressed
+        poison = own_row(noise)
+    elif known:
+        applier.apply(log.nets(log.insert(own_row("p", "before"))), log.lsn + 1, 0)
+    good = [own_row(f"k{number}") for number in range(9)]
+    change = log.update(poison) if known else log.insert(poison)
+    nets = log.nets(*map(log.insert, good[:5]), change, *map(log.insert, good[5:]))
+    applied = applier.apply(nets, log.lsn + 1, 0)
+    assert (applied.inserted, applied.updated, applied.quarantined) == (9, 0, 1)
+    assert contents(small).keys() - {"p"} == {f"k{number}" for number in range(9)}
+    assert contents(small).get("p", ("before",))[0] == "before"
+    ((_key, verb, error),) = quarantined(small)
+    assert words in error
+    assert verb == ("upsert" if known else "insert")
+    assert applier.checkpoint == log.lsn + 1
+
+
+def test_poison_of_several_kinds_in_one_batch(small, log, applier):
+    applier.apply(log.nets(*(log.insert(own_row(key)) for key in "abc")), log.lsn + 1, 0)
+    applied = applier.apply(
+        log.nets(
+            log.update(without(own_row("a", "part", None), EMBEDDING)),
+            log.update(without(own_row("b", "part", 2), EMBEDDING)),
+            log.update(without(own_row("nowhere", "part", 2), EMBEDDING)),
+            log.delete(own_row("c")),
+            log.insert(own_row("d", vector=(1,))),
+            log.insert(own_row("e")),
+        ),
+        log.lsn + 1,
+        0,
+    )
+    assert applied == Applied(1, 1, 1, 0, 3, applied.seconds)
+    assert {key for key, _, _ in quarantined(small)} == {"a", "nowhere", "d"}
+    assert contents(small).keys() == {"a", "b", "e"}
+
+
+def test_the_same_poison_twice_is_one_entry(small, log, applier):
+    nets = log.nets(log.insert(own_row("p", vector=(1,))))
+    applier.apply(nets, None, 0)
+    applier.apply(nets, log.lsn + 1, 0)
+    assert len(quarantined(small)) == 1
+
+
+def test_the_change_in_quarantine_is_as_the_log_sent_it(small, log, applier):
+    row = without(own_row("a", "part", 2), EMBEDDING)
+    applier.apply(log.nets(log.update(row)), log.lsn + 1, 0)
+    with connect(small.target) as target:
+        (change,) = target.execute("SELECT change FROM orchestra_stream.quarantine").fetchone()
+    assert change == b"\x00\x0e" + b"".join(b"\xff\xff\xff\xfe" if one is None else bytes(one) for one in row)
+
+
+# --- barriers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(small, log):
+    made = appliers(small.target, log.layout, partitions=2)
+    yield made
+    for one in made:
+        one.close()
+
+
+def spread(made, log, *changes, new_lsn=None):
+    """Apply changes by partition, as the stream does."""
+    gathering = Gathering([one.checkpoint for one in made])
+    for change in changes:
+        gathering.add(change, log.layout)
+    for number, share in gathering.take().shares.items():
+        made[number].apply(share, new_lsn, 0)
+
+
+def test_a_row_keeps_its_vector_when_its_id_changes(small, log, both):
+    spread(both, log, *(log.insert(own_row(key, vector=(4, 5, 6))) for key in "ab"))
+    change = log.rekey(log.update(without(own_row("c", "moved", 2), EMBEDDING), old=own_row("a")))
+    assert apply_alone(both, change, log.lsn + 1, 0).updated == 1
+    assert contents(small) == {"b": ("x", 1, (4, 5, 6)), "c": ("moved", 2, (4, 5, 6))}
+    assert [one.checkpoint for one in both] == [log.lsn + 1] * 2
+
+
+def test_a_changed_id_that_comes_again_changes_nothing(small, log, both):
+    spread(both, log, log.insert(own_row("a", vector=(4, 5, 6))))
+    change = log.rekey(log.update(without(own_row("c", "moved", 2), EMBEDDING), old=own_row("a")))
+    apply_alone(both, change, None, 0)
+    spread(both, log, log.insert(own_row("a", "another")))
+    apply_alone(both, change, None, horizon=log.lsn)
+    assert contents(small) == {"c": ("moved", 2, (4, 5, 6))}, "the log goes on with the insert of the other a"
+
+
+def test_a_changed_id_without_a_row_to_take_the_vector_from_is_quarantined_even_in_a_replay(small, log, both):
+    change = log.rekey(log.update(without(own_row("c", "moved", 2), EMBEDDING), old=own_row("a")))
+    assert apply_alone(both, change, log.lsn + 1, horizon=log.lsn).quarantined == 1
+    assert quarantined(small) == [("c", "rekey", "the row to change is not there")]
+
+
+def test_a_changed_id_that_the_target_refuses_puts_both_ids_aside(small, log, both):
+    with connect(small.target) as target:
+        target.execute("ALTER TABLE memories ADD CONSTRAINT no_such_content CHECK (content <> 'forbidden')")
+    spread(both, log, log.insert(own_row("a")))
+    change = log.rekey(log.update(without(own_row("c", "forbidden", 2), EMBEDDING), old=own_row("a")))
+    assert apply_alone(both, change, log.lsn + 1, 0).quarantined == 2
+    assert {key for key, _, _ in quarantined(small)} == {"a", "c"}
+
+
+def test_truncate_empties_the_table_and_moves_every_checkpoint(small, log, both):
+    spread(both, log, *(log.insert(own_row(key)) for key in "abcdef"))
+    apply_alone(both, Truncated((log.relation,), log.lsn + 5), log.lsn + 9, 0)
+    assert contents(small) == {}
+    assert [one.checkpoint for one in both] == [log.lsn + 9] * 2
+
+
+def test_truncate_that_comes_again_spares_the_partitions_that_are_past_it(small, log, both):
+    apply_alone(both, truncated := Truncated((log.relation,), log.lsn + 5), None, 0)
+    log.lsn += 10
+    gathering = Gathering([1_000, 1_000])
+    for key in "abcdef":
+        gathering.add(log.insert(own_row(key)), log.layout)
+    shares = gathering.take().shares
+    both[0].apply(shares[0], log.lsn + 1, 0)  # and here it crashed: partition 1 begins again
+    both[1].apply(shares[1], None, 0)
+    apply_alone(both, truncated, None, 0)
+    assert contents(small).keys() == {net.key.decode() for net in shares[0]}
+    both[1].apply(shares[1], log.lsn + 1, horizon=log.lsn)
+    assert contents(small).keys() == set("abcdef")
+
+
+# --- movers and lines -------------------------------------------------------------------------------------------------
+
+
+def test_of_two_movers_the_one_that_comes_second_changes_nothing(small, log, applier):
+    (other,) = appliers(small.target, log.layout)
+    other.apply(log.nets(log.insert(own_row("a", "other"))), log.lsn + 1, 0)
+    mine = log.nets(log.insert(own_row("b", "mine")))
+    with pytest.raises(Superseded, match="another mover has moved the checkpoint"):
+        applier.apply(mine, log.lsn + 1, 0)
+    assert contents(small).keys() == {"a"}
+    with pytest.raises(Superseded):
+        applier.open()
+    other.close()
+
+
+def test_a_barrier_of_a_mover_that_was_superseded_changes_nothing(small, log, both):
+    others = appliers(small.target, log.layout, partitions=2)
+    spread(others, log, log.insert(own_row("a")), log.insert(own_row("b")), log.insert(own_row("c")), new_lsn=9_000)
+    with pytest.raises(Superseded):
+        apply_alone(both, Truncated((log.relation,), 8_000), 8_010, 0)
+    assert contents(small).keys() == set("abc")
+    for one in others:
+        one.close()
+
+
+def test_two_movers_at_once_are_refused_with_the_pid_of_the_other(small):
+    with connect(small.target) as first, connect(small.target) as second:
+        with state_tables.stream_lock(first, "s"):
+            with (
+                pytest.raises(LockHeld, match=rf"server process {first.info.backend_pid} "),
+                state_tables.stream_lock(second, "s"),
+            ):
+                pass
+            with state_tables.stream_lock(second, "another"):
+                pass
+        with state_tables.stream_lock(second, "s"):
+            pass
+
+
+def test_a_session_that_was_ended_is_opened_anew(small, log, applier):
+    applier.apply(log.nets(log.insert(own_row("a"))), log.lsn + 1, 0)
+    with connect(small.target) as target:
+        target.execute("SELECT pg_terminate_backend(%s)", [applier.session()[0].info.backend_pid])
+    nets = log.nets(log.insert(own_row("b")))
+    with pytest.raises(psycopg.OperationalError):
+        applier.apply(nets, log.lsn + 1, 0)
+    assert applier.apply(nets, log.lsn + 1, 0).inserted == 1
+    assert contents(small).keys() == {"a", "b"}
+
+
+def test_after_a_commit_whose_answer_was_lost_nothing_is_left_to_do(small, log, applier, monkeypatch):
+    nets = log.nets(log.insert(own_row("a")))
+    connection, _ = applier.session()
+    execute = connection.execute
+
+    def lose_the_answer(statement, *arguments, **options):
+        if statement == "COMMIT":
+            execute(statement)
+            connection.close()
+            raise psycopg.OperationalError("the line went dead")
+        return execute(statement, *arguments, **options)
+
+    monkeypatch.setattr(connection, "execute", lose_the_answer)
+    with pytest.raises(psycopg.OperationalError):
+        applier.apply(nets, log.lsn + 1, 0)
+    assert applier.apply(nets, log.lsn + 1, 0).rows == 0
+    assert applier.checkpoint == log.lsn + 1
+    assert contents(small).keys() == {"a"}
+
+
+def test_a_call_that_waits_comes_back_when_it_is_cut_off(small, log, applier):
+    with connect(small.target) as target, target.transaction():
+        target.execute("LOCK TABLE memories")
+        cutter = threading.Timer(0.3, applier.cut)
+        cutter.start()
+        started = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            applier.apply(log.nets(log.insert(own_row("a"))), log.lsn + 1, 0)
+        assert time.monotonic() - started < 5
+        cutter.join()
+
+
+def test_a_target_that_went_away_in_the_middle_of_sending_is_an_error_and_not_a_wait(small, log, applier):
+    """The batch is larger than what the line takes at once."""
+    nets = log.nets(*(log.insert(own_row(f"k{n}", "y" * 100_000)) for n in range(50)))
+    os.kill(applier.session()[0].info.backend_pid, signal.SIGTERM)
+    with pytest.raises(psycopg.OperationalError):
+        applier.apply(nets, log.lsn + 1, 0)
+    assert applier.apply(nets, log.lsn + 1, 0).inserted == 50
+
+
+@pytest.mark.parametrize(
+    ("setting", "lock", "error"),
+    [
+        ("default_transaction_read_only = on", "ACCESS SHARE", psycopg.errors.ReadOnlySqlTransaction),
+        ("lock_timeout = '20ms'", "SHARE", psycopg.errors.LockNotAvailable),
+    ],
+)
+def test_what_is_not_the_rows_fault_is_raised_and_nothing_quarantined(small, log, applier, setting, lock, error):
+    applier.session()[0].execute(f"SET {setting}")
+    nets = log.nets(log.insert(own_row("a")))
+    with connect(small.target) as target, target.transaction():
+        target.execute(f"LOCK TABLE memories IN {lock} MODE")
+        with pytest.raises(error):
+            applier.apply(nets, log.lsn + 1, 0)
+    assert quarantined(small) == []
+    assert contents(small) == {}
+    applier.session()[0].execute("RESET ALL")
+    assert applier.apply(nets, log.lsn + 1, 0).inserted == 1
+
+
+def test_checkpoints_of_another_number_of_partitions_begin_at_the_least(small, log, both):
+    spread(both, log, log.insert(own_row("a")), log.insert(own_row("b")))
+    both[0].apply([], 3_000, 0)
+    both[1].apply([], 2_000, 0)
+    three = appliers(small.target, log.layout, partitions=3)
+    assert [one.checkpoint for one in three] == [2_000] * 3
+    assert [one.replay_until for one in three] == [3_000] * 3
+    for one in three:
+        one.close()
+
+
+def test_without_a_copy_there_are_no_checkpoints(small, log):
+    with connect(small.target) as target:
+        state_tables.create(target)
+        with pytest.raises(DataError, match="knows no stream s"):
+            state_tables.prepare_checkpoints(target, "s", 2)
+
+
+# --- the users' own tables --------------------------------------------------------------------------------------------
+
+THEIRS = """
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE DOMAIN short_text AS varchar(40);
+CREATE TABLE theirs (
+    serial_no int PRIMARY KEY, body short_text, external_id bigint NOT NULL UNIQUE, vec {vector}, who varchar(9),
+    feeling mood, facts json, made timestamp, changes int
+);
+ALTER TABLE theirs REPLICA IDENTITY USING INDEX theirs_external_id_key
+"""
+MAPPING = {
+    "id": "external_id", "embedding": "vec", "content": "body", "user_id": "who", "persona": "feeling",
+    "metadata": "facts", "created_at": "made", "version": "changes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vector", ["vector(3)", "real[]", "double precision[]", "halfvec(3)"])
+def test_rows_of_another_layout_are_cast_as_the_copy_casts_them(small, vector):
+    with connect(small.source) as source:
+        source.execute(THEIRS.format(vector=vector))
+        try:
+            source.execute(
+                f"INSERT INTO theirs SELECT n, 'Zürich ' || n, n * 7000000000, '{{0.5,2,3}}'::real[]::{vector}, "
+                "'w' || n, CASE WHEN n % 2 = 0 THEN 'sad' ELSE 'glad' END::mood, "
+                """('{"b": ' || n || ', "a":  [1.50]}')::json, '2026-01-01 12:00'::timestamp + n * interval '1 h', n """
+                "FROM generate_series(1, 20) n"
+            )
+            log = Log(source, "theirs", MAPPING)
+            rows = rows_of(source, "SELECT * FROM theirs ORDER BY serial_no")
+            (applier,) = appliers(small.target, log.layout)
+            applier.apply(log.nets(*(log.insert(row) for row in rows)), log.lsn + 1, 0)
+            source.execute("UPDATE theirs SET body = 'changed', changes = changes + 1 WHERE serial_no % 3 = 0")
+            after = rows_of(source, "SELECT * FROM theirs WHERE serial_no % 3 = 0")
+            applier.apply(log.nets(*(log.update(without(row, 3)) for row in after)), log.lsn + 1, 0)
+            source.execute("DELETE FROM theirs WHERE serial_no = 5")
+            applier.apply(log.nets(log.delete(rows[4])), log.lsn + 1, 0)
+            moved = (*after[0][:2], rows[4][2], None, *after[0][4:])
+            change = log.rekey(log.update(moved, old=after[0]))
+            source.execute("UPDATE theirs SET external_id = 5 * 7000000000 WHERE serial_no = 3")
+            apply_alone([applier], change, log.lsn + 1, 0)
+            digests = sql.SQL("SELECT id, {} FROM ({}) AS rows")
+            wanted = source.execute(digests.format(row_digest(), source_table(source, "theirs", MAPPING).select))
+            with connect(small.target) as target:
+                found = target.execute(digests.format(row_digest(), sql.SQL("SELECT * FROM memories")))
+                assert sorted(found.fetchall()) == sorted(wanted.fetchall())
+            assert quarantined(small) == []
+            applier.close()
+        finally:
+            source.execute("DROP TABLE theirs; DROP DOMAIN short_text; DROP TYPE mood")
+
+
+def test_a_type_that_the_target_does_not_know_is_named(small, log, monkeypatch):
+    monkeypatch.setattr(log.layout, "columns", (log.layout.columns[0], *log.layout.columns[1:]))
+    object.__setattr__(log.layout.columns[3], "type_name", "no_such_type")
+    with pytest.raises(DataError, match="does not know the type no_such_type"):
+        appliers(small.target, log.layout)
+
+
+def test_real_rows_of_1536_dimensions_arrive_bit_by_bit(pair):
+    fill(pair.source, 300)
+    with connect(pair.target) as target:
+        target.execute(create_table())
+    with connect(pair.source) as source:
+        log = Log(source)
+        rows = rows_of(source, "SELECT * FROM memories")
+        made = appliers(pair.target, log.layout, partitions=2)
+        spread(made, log, *(log.insert(row) for row in rows), new_lsn=log.lsn)
+    assert stored(pair.target) == stored(pair.source)
+    for one in made:
+        one.close()
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """A source table, its log, and the states that it went through."""
+
+    def __init__(self, log):
+        self.log = log
+        self.rows = {}
+        self.events = []
+        self.states = [(log.lsn, {})]
+
+    def play(self, transaction):
+        """One transaction: all of its changes have one commit."""
+        commit = self.log.lsn + 100
+        for step in transaction:
+            self.log.lsn = commit - 10
+            change = self._change(*step)
+            if change is not None:
+                self.events.append(change)
+        self.log.lsn = commit + 5
+        self.events.append(Committed(commit, commit + 5, 0.0))
+        self.states.append((self.log.lsn, dict(self.rows)))
+
+    def _change(self, verb, key, other, content, vector):
+        log = self.log
+        if verb == "truncate":
+            self.rows = {}
+            log.lsn += 10
+            return Truncated((log.relation,), log.lsn)
+        if verb == "delete":
+            return log.delete(own_row(key)) if self.rows.pop(key, None) else None
+        if key not in self.rows:
+            self.rows[key] = (content, 1, vector or (0, 0, 0))
+            return log.insert(own_row(key, *self.rows[key]))
+        _, version, kept = self.rows[key]
+        if verb == "rekey" and other not in self.rows:
+            del self.rows[key]
+            old, key = own_row(key), other
+        else:
+            old = None
+        self.rows[key] = (content, version + 1, vector or kept)
+        sent = own_row(key, *self.rows[key])
+        return log.update(sent if vector else without(sent, EMBEDDING), old)
+
+
+class Mover:
+    """Reads a model's log from the least checkpoint on and applies it in batches; may crash and begin again."""
+
+    def __init__(self, made, model, horizon):
+        self.made, self.model, self.horizon = made, model, horizon
+        self.begin()
+
+    def begin(self):
+        for one in self.made:
+            one.expect_replay()
+        self.gathering = Gathering([one.checkpoint for one in self.made])
+        least = min(one.checkpoint for one in self.made)
+        self.waiting = [
+            event
+            for event in self.model.events
+            if (event.end_lsn > least if isinstance(event, Committed) else event.commit_lsn >= least)
+        ]
+
+    def batch(self, size, crash):
+        """Apply the next batch; ``crash``: only one partition gets it."""
+        while self.waiting and self.gathering.changes < size and self.gathering.barrier is None:
+            event = self.waiting.pop(0)
+            if isinstance(event, Committed):
+                self.gathering.commit(event)
+            elif isinstance(event, Truncated):
+                self.gathering.truncate(event)
+            else:
+                self.gathering.add(event, self.model.log.layout)
+        batch = self.gathering.take()
+        for number in range(1 if crash else len(self.made)):
+            self.made[number].apply(batch.shares.get(number, ()), batch.end_lsn, self.horizon)
+        if self.gathering.barrier is not None and not crash:
+            apply_alone(self.made, self.gathering.take_barrier(), None, self.horizon)
+        if crash:
+            self.begin()
+
+
+steps = st.tuples(
+    st.sampled_from(("write",) * 6 + ("delete", "delete", "rekey", "rekey", "truncate")),
+    st.sampled_from("abcd"),
+    st.sampled_from("abcd"),
+    st.sampled_from("uvwxyz"),
+    st.none() | st.tuples(*[st.integers(-3, 3)] * 3),
+)
+cuts = st.lists(st.tuples(st.integers(1, 6), st.booleans()), max_size=8)
+
+
+@pytest.fixture(scope="module")
+def modelled(lasting):
+    with connect(lasting.target) as target, connect(lasting.source) as source:
+        target.execute("DROP SCHEMA IF EXISTS orchestra_stream CASCADE")
+        log = Log(source)
+        made = appliers(lasting.target, log.layout, partitions=2)
+        yield target, log, made
+        for one in made:
+            one.close()
+
+
+def begin_anew(target, log, made, start, rows):
+    """The target as a copy of ``rows``, and a stream that begins at ``start``."""
+    log.lsn = 1_000
+    target.execute("DELETE FROM memories; DELETE FROM orchestra_stream.quarantine")
+    target.execute("UPDATE orchestra_stream.checkpoint SET lsn = '0/3E8', touched_until = '0/0'")
+    for one in made:
+        one._at = one._attempted = None
+        one.read(one.session()[0])
+    copy = Log.__new__(Log)
+    copy.__dict__.update(log.__dict__, lsn=start)
+    nets = copy.nets(*(copy.insert(own_row(key, *values)) for key, values in rows.items()))
+    made[0].apply(nets, None, 0)
+    target.execute("UPDATE orchestra_stream.checkpoint SET touched_until = '0/0'")
+    for one in made:
+        one._at = None
+        one.read(one.session()[0])
+
+
+def differing(target, rows):
+    """Keys whose rows are not the model's, less those in quarantine."""
+    found = {
+        key: (content, version, tuple(vector.to_numpy().tolist()))
+        for key, content, version, vector in target.execute(
+            "SELECT id, content, version, embedding FROM memories"
+        ).fetchall()
+    }
+    aside = {key for (key,) in target.execute("SELECT key FROM orchestra_stream.quarantine").fetchall()}
+    return {key for key in found.keys() | rows.keys() if found.get(key) != rows.get(key)} - aside, aside
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(st.lists(steps, min_size=1, max_size=4), max_size=8), cuts)
+def test_any_log_in_any_batches_with_any_crashes_ends_in_the_source(modelled, transactions, cuts):
+    target, log, made = modelled
+    begin_anew(target, log, made, 1_000, {})
+    model = Model(log)
+    for transaction in transactions:
+        model.play(transaction)
+    mover = Mover(made, model, horizon=0)
+    for size, crash in cuts:
+        mover.batch(size, crash)
+    while mover.waiting or not mover.gathering.is_empty:
+        mover.batch(5, crash=False)
+    wrong, _aside = differing(target, model.rows)
+    assert wrong == set()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(steps, min_size=1, max_size=4), max_size=8), st.integers(0, 8), cuts)
+def test_a_copy_from_a_later_moment_is_caught_up_from_the_beginning_of_the_log(modelled, transactions, moment, cuts):
+    target, log, made = modelled
+    log.lsn = 1_000
+    model = Model(log)
+    for transaction in transactions:
+        model.play(transaction)
+    horizon, copied = model.states[min(moment, len(model.states) - 1)]
+    begin_anew(target, log, made, 1_000, copied)
+    mover = Mover(made, model, horizon)
+    for size, crash in cuts:
+        mover.batch(size, crash)
+    while mover.waiting or not mover.gathering.is_empty:
+        mover.batch(5, crash=False)
+    wrong, _aside = differing(target, model.rows)
+    assert wrong == set()
+
+
+def test_effects_of_the_models_changes_include_barriers(modelled):
+    _, log, _ = modelled
+    model = Model(log)
+    model.play([("write", "a", "b", "x", None), ("rekey", "a", "b", "y", None)])
+    assert [isinstance(effects(event, log.layout), Rekey) for event in model.events[:2]] == [False, True]
