@@ -19,6 +19,14 @@ from orchestra_lib.local import postgres
 from orchestra_lib.local.postgres import Running
 
 NAMES = ("source", "target")
+# A store that is to be followed while it moves, with a limit on what it keeps for whoever follows it.
+SETTINGS = {
+    **postgres.SETTINGS,
+    "wal_level": "logical",
+    "max_slot_wal_keep_size": "2GB",
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+}
 # An empty cluster takes 40 MB, its first WAL segments and temporary files some more.
 FREE_BYTES_NEEDED = 1 << 30
 
@@ -106,7 +114,7 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
 
 def _start(directory: Path, name: str) -> Database:
-    server = postgres.start(directory / name, _called(name), postgres.SETTINGS)
+    server = postgres.start(directory / name, _called(name), SETTINGS)
     return _database(directory, name, server)
 
 
