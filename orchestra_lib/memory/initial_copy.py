@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from orchestra_lib.database import connect
+from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.checksum import Checksum
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, CopyResult, Snapshot, copy, exported_snapshot
@@ -94,11 +95,17 @@ def forget(spec: CopySpec) -> None:
 
 @contextmanager
 def _both(spec: CopySpec) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
-    with (
-        connect(spec.job.source_conninfo, role="source") as source,
-        connect(spec.job.target_conninfo, role="target") as target,
-    ):
-        yield source, target
+    try:
+        with (
+            connect(spec.job.source_conninfo, role="source") as source,
+            connect(spec.job.target_conninfo, role="target") as target,
+        ):
+            yield source, target
+    except psycopg.OperationalError as error:  # of these sessions, and of those that copy
+        raise TargetUnreachable(
+            f"the copy was cut off: {str(error).strip().splitlines()[0]}; run it again, it goes on with the key ranges "
+            "that are missing"
+        ) from error
 
 
 def _standing(spec: CopySpec, source: psycopg.Connection, target: psycopg.Connection) -> Standing:
