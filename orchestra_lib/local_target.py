@@ -10,6 +10,8 @@ from typing import Any
 from orchestra_lib.errors import TargetUnreachable
 
 _START_TIMEOUT_SECONDS = 120
+_INSTANCE_TIMEOUT_SECONDS = 900
+"""An instance's server may have to be copied or restored first."""
 
 
 def start() -> dict[str, Any]:
@@ -17,15 +19,29 @@ def start() -> dict[str, Any]:
 
     Raises TargetUnreachable, with the program's own reason, when it does not start.
     """
-    command = [sys.executable, "-m", "orchestra_lib", "local", "up", "--json"]
+    return _answer("up", seconds=_START_TIMEOUT_SECONDS, late="the local target did not start")
+
+
+def instance(name: str) -> dict[str, Any]:
+    """Where the server of a local AlloyDB instance listens, once it serves; ``name`` is the full resource name.
+
+    ``{"instance", "socket_directory", "port", "role", "pid"}``, with ``role`` PRIMARY, SECONDARY or READ_POOL. Whoever
+    runs the local target is each of the instance's IAM users there. Raises TargetUnreachable with the program's reason.
+    """
+    late = f"AlloyDB instance {name} did not serve"
+    return _answer("instance", name, seconds=_INSTANCE_TIMEOUT_SECONDS, late=late)
+
+
+def _answer(action: str, *arguments: str, seconds: float, late: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "orchestra_lib", "local", action, *arguments, "--json"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
         raise TargetUnreachable(
-            f"the local target did not start within {_START_TIMEOUT_SECONDS} s; "
-            "see `python -m orchestra_lib local status` and the logs in its directory"
+            f"{late} within {seconds:.0f} s; see `python -m orchestra_lib local status` and the logs in its directory"
         ) from error
     if done.returncode != 0:
-        raise TargetUnreachable(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "local up failed")
-    state: dict[str, Any] = json.loads(done.stdout)
-    return state
+        lines = done.stderr.strip().splitlines()
+        raise TargetUnreachable(lines[-1] if lines else f"local {action} failed")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

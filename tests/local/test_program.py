@@ -1,4 +1,4 @@
-"""`local up | status | env | down | reset`: the control plane is found again, and says in one line what is wrong."""
+"""`local up | status | env | instance | down | reset`: the control plane is found again, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -104,6 +104,13 @@ def test_env_prints_what_gcloud_needs_and_starts_nothing(home):
     assert (own.is_relative_to(home), stat.S_IMODE(own.stat().st_mode)) == (True, 0o700)
     shell = f'set -u\n{local(home, "env").stdout}printf %s "$CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE"'
     assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout == endpoint
+
+
+def test_instance_wants_a_name_and_a_data_plane(home):
+    refused = local(home, "instance")
+    assert (refused.returncode, "takes the full name of an AlloyDB instance" in refused.stderr) == (2, True)
+    refused = local(home, "instance", "projects/p/locations/l/clusters/c/instances/i")
+    assert (refused.returncode, "python -m orchestra_lib local up" in refused.stderr) == (3, True)
 
 
 def test_a_wrong_latency_is_wrong_usage(home):

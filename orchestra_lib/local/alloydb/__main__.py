@@ -13,10 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestra_lib.local.alloydb import places, program
+from orchestra_lib.local.alloydb import places, presence
 from orchestra_lib.local.alloydb.admin_door import HOST, AdminDoor
 from orchestra_lib.local.alloydb.authority import Authority
 from orchestra_lib.local.alloydb.control_client import ControlClient
+from orchestra_lib.local.alloydb.local_door import LocalDoor
 from orchestra_lib.local.alloydb.plane import Plane
 
 
@@ -50,14 +51,17 @@ async def _serve(options: argparse.Namespace) -> None:
     plane = Plane(directory, control)
     authority = Authority.open(options.authority, "local Google Cloud")
     door = AdminDoor(control, authority.server_certificate(HOST), plane.listen)
-    port = await door.open(program.last_port(directory))
+    port = await door.open(presence.last_port(directory))
+    local_door = LocalDoor(directory, plane.locate)
+    await local_door.open()
     following = asyncio.create_task(plane.follow())
     await asyncio.wait((following, asyncio.create_task(plane.looked.wait())), return_when=asyncio.FIRST_COMPLETED)
     following.add_done_callback(lambda _: stop.set())  # it never returns: if it broke, the process must not seem alive
-    program.write_state(directory, HOST, port, _bundle(authority), options.control_url)
+    presence.write_state(directory, HOST, port, _bundle(authority), options.control_url)
     await stop.wait()
     following.cancel()
     await door.close()
+    await local_door.close()
     await plane.close()
     if not following.cancelled() and following.done():
         following.result()

@@ -1,136 +1,274 @@
-"""The PostgreSQL server behind one AlloyDB instance: started when somebody connects, with the instance's flags."""
+"""The PostgreSQL server behind one AlloyDB instance: started with the instance's flags, written to or a follower."""
 
 from __future__ import annotations
 
-import getpass
-import re
-import shutil
+import json
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import postgres
-from orchestra_lib.local.alloydb import roles
-from orchestra_lib.local.alloydb.roles import GROUP_OF_IAM_USERS, SUPERUSER, User
-from orchestra_lib.local.postgres import Running
+from orchestra_lib.local.alloydb import base_backups, chains, roles, server_settings, slots
+from orchestra_lib.local.alloydb.roles import SUPERUSER, User
+from orchestra_lib.local.alloydb.server_settings import Plan, Upstream
+from orchestra_lib.local.postgres import ControlData, Running
 
-FREE_BYTES_NEEDED = 1 << 30
-"""An empty server takes 40 MB, its first WAL segments and temporary files some more."""
-# What a flag of AlloyDB means in PostgreSQL's own words; other flags are settings of the same name.
-_MEANINGS: Mapping[tuple[str, str], Mapping[str, str]] = {("alloydb.logical_decoding", "on"): {"wal_level": "logical"}}
-# AlloyDB's own flags, which PostgreSQL does not know; those with a dot it takes for an extension's that is not loaded.
-_WITHOUT_EFFECT = frozenset({"enable_google_adaptive_autovacuum"})
-# Settings that say where the server lives and who may come in. AlloyDB does not offer them as flags either.
-_OURS = frozenset(
-    {
-        "config_file",
-        "data_directory",
-        "external_pid_file",
-        "hba_file",
-        "ident_file",
-        "listen_addresses",
-        "port",
-        "unix_socket_directories",
-    }
-)
-_FLAG_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 # Somebody waits to come in, and holds the instance's lock: what does not go on has to fail, with its reason.
 _PATIENCE: Mapping[str, Any] = {"connect_timeout": 10, "options": "-c statement_timeout=20s"}
-_UID_FILE = "orchestra.instance_uid"
-_MAP = "listener"
-# IAM users come in through the listener, which has checked their token; it runs as the user of this process.
-_ACCESS = f"""\
-local all         {SUPERUSER}         peer map={_MAP}
-local all         +{GROUP_OF_IAM_USERS}     peer map={_MAP}
-local all         all                  scram-sha-256
-local replication +{GROUP_OF_IAM_USERS}     peer map={_MAP}
-local replication all                  scram-sha-256
+_PROMOTION_SECONDS = 60
+_ARCHIVED_SECONDS = 60
+_RELOADED_SECONDS = 5
+_POLL_SECONDS = 0.01
+_UID_FILE, _CHAIN_FILE, _UPSTREAM_FILE = "orchestra.instance_uid", "orchestra.chain", "orchestra.upstream"
+_STANDBY_FILE = "standby.signal"
+# The name of a segment begins with the timeline; the last checkpoint may be older than a promotion.
+_POSITION = """\
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int, pg_current_wal_flush_lsn()
+WHERE NOT pg_is_in_recovery()
+UNION ALL SELECT coalesce((SELECT received_tli FROM pg_stat_wal_receiver), timeline_id), pg_last_wal_replay_lsn()
+FROM pg_control_checkpoint() WHERE pg_is_in_recovery()
 """
 
 
 class Backend:
-    """The server of one instance. Its methods block; they may be called from several threads."""
+    """The server of one instance. Its methods block; they may be called from several threads.
+
+    Whether it is written to or follows another one stands in its data directory, where PostgreSQL itself keeps it.
+    """
 
     def __init__(self, data: Path, instance: str) -> None:
-        self._data = data
-        self._name = f"the server of AlloyDB instance {instance}"
-        self._lock = threading.Lock()
+        self.data, self.instance = data, instance
+        self.name = f"the server of AlloyDB instance {instance}"
+        self.lock = threading.RLock()
+        """Held while the server starts, stops or changes."""
+        self.copying = threading.Lock()
+        """Held while the base backup of its chain is taken."""
         self._synchronised: tuple[object, ...] = ()
         self._failures: Mapping[str, str] = {}
+        self.kept_slots: frozenset[str] | None = None
+        """The slots that :meth:`serve` saw to the last time."""
+        self.has_slots_to_drop = False
 
-    def serve(
-        self, uid: str, flags: Mapping[str, str], users: Iterable[User], verifiers: Mapping[str, str]
-    ) -> tuple[Running, Mapping[str, str]]:
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is data."""
+        return (self.data / "PG_VERSION").exists()
+
+    @property
+    def is_follower(self) -> bool:
+        """Whether it follows another server, or would if it ran."""
+        return (self.data / _STANDBY_FILE).exists()
+
+    @property
+    def running(self) -> Running | None:
+        """The server if it accepts connections now."""
+        return postgres.running(self.data)
+
+    @property
+    def followed(self) -> str:
+        """The instance that it follows; empty for one that follows none."""
+        return str(self._upstream().get("instance", "")) if self.is_follower else ""
+
+    @property
+    def followed_at(self) -> str:
+        """The directory of the socket at which that was found the last time."""
+        return str(self._upstream().get("socket_directory", ""))
+
+    def is_of(self, uid: str) -> bool:
+        """Whether the data is that of the instance with that uid, not of an earlier one with the same name."""
+        file = self.data / _UID_FILE
+        return file.exists() and file.read_text() == uid
+
+    def chain(self, storage: Path) -> Path | None:
+        """Where it archives its log, if it does."""
+        file = self.data / _CHAIN_FILE
+        return chains.chain_of(storage, file.read_text()) if file.exists() and not self.is_follower else None
+
+    def control_data(self) -> ControlData:
+        """The control file of its data."""
+        return postgres.control_data(self.data)
+
+    @contextmanager
+    def session(self, seconds: float | None = None) -> Iterator[psycopg.Connection]:
+        """The superuser's session; a statement may take that long. Raises TargetUnreachable while it does not run."""
+        server = self.running
+        if server is None:
+            raise TargetUnreachable(f"{self.name} does not run")
+        more = {**_PATIENCE, **({"options": f"-c statement_timeout={seconds:.0f}s"} if seconds else {})}
+        with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True, **more) as connection:
+            yield connection
+
+    # --- its life -------------------------------------------------------------------------------------------------
+
+    def serve(self, plan: Plan) -> tuple[Running, Mapping[str, str]]:
         """The running server, started or changed if need be, and why for each user that could not be made.
 
-        Data of an instance with another ``uid`` (the instance was deleted and made again) is removed first. Raises
-        TargetUnreachable when the server does not start with these flags.
+        Raises TargetUnreachable when the server does not start with these flags.
         """
-        settings = {**postgres.SETTINGS, **_as_settings(self._name, flags)}
-        with self._lock:
-            self._remove_data_of_another(uid)
-            server = postgres.running(self._data)
-            if server and self._reconfigure(server, settings):
+        settings = server_settings.settings(self.name, plan)
+        with self.lock:
+            server = self.running
+            if server and self._reconfigure(settings):
                 server = None
             if server is None:
-                server = self._start(uid, settings)
-            wanted = (server, tuple(users), tuple(verifiers.items()))
+                access = server_settings.access(plan.users)
+                server = postgres.start(self.data, self.name, settings, superuser=SUPERUSER, access=access)
+            wanted = (server, self.is_follower, tuple(plan.users), tuple(plan.verifiers.items()), plan.slots)
             if wanted != self._synchronised:
-                with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True, **_PATIENCE) as connection:
-                    self._failures = roles.synchronise(connection, wanted[1], verifiers)
-                self._synchronised = wanted
-            return server, self._failures
+                with self.session() as connection:
+                    is_all = slots.keep(connection, plan.slots)
+                    if not self.is_follower:
+                        self._failures = roles.synchronise(connection, plan.users, plan.verifiers)
+                    self._let_in(plan.users, server, connection)
+                self._synchronised = wanted if is_all else ()
+                self.kept_slots, self.has_slots_to_drop = plan.slots, not is_all
+            return server, {} if self.is_follower else self._failures
 
-    def stop(self) -> None:
+    def is_configured(self, plan: Plan) -> bool:
+        """Whether it runs with what the plan says, as far as that can be seen without a session."""
+        return self.running is not None and postgres.is_configured(self.data, server_settings.settings(self.name, plan))
+
+    def initialise(self, uid: str, settings: Mapping[str, str]) -> None:
+        """New, empty data with what AlloyDB predefines."""
+        base_backups.check_room(self.data, self.name)
+        server = postgres.start(self.data, self.name, settings, superuser=SUPERUSER, access=server_settings.access(()))
+        roles.predefine(server.conninfo(SUPERUSER))
+        (self.data / _UID_FILE).write_text(uid)
+
+    def adopt(self, data: Path, uid: str) -> None:
+        """Take a prepared data directory, in the place of what there was."""
+        with self.lock:
+            self.remove()
+            (data / _UID_FILE).write_text(uid)
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+            data.rename(self.data)
+
+    def stop(self, mode: str = "fast") -> None:
         """Stop the server if it runs; its data stays."""
-        with self._lock:
-            postgres.stop(self._data, self._name)
+        with self.lock:
+            postgres.stop(self.data, self.name, mode)
 
     def remove(self) -> None:
         """Stop the server and delete its data."""
-        with self._lock:
-            self._remove()
+        with self.lock:
+            self.stop()
+            postgres.discard(self.data, self.name)
 
-    def _remove_data_of_another(self, uid: str) -> None:
-        file = self._data / _UID_FILE
-        if self._data.exists() and (not file.exists() or file.read_text() != uid):
-            self._remove()
+    def remove_data_of_another(self, uid: str) -> None:
+        """Delete data that is not of the instance with that uid, and what is left of a beginning."""
+        with self.lock:
+            if self.data.exists() and not self.is_of(uid):
+                self.remove()
 
-    def _remove(self) -> None:
-        if self._data.exists():
-            postgres.stop(self._data, self._name)
-            shutil.rmtree(self._data)
+    # --- its role -------------------------------------------------------------------------------------------------
 
-    def _start(self, uid: str, settings: Mapping[str, str]) -> Running:
-        is_new = not self._data.exists()
-        if is_new:
-            self._check_room()
-        access = {"pg_hba.conf": _ACCESS, "pg_ident.conf": f"{_MAP} {getpass.getuser()} all\n"}
-        server = postgres.start(self._data, self._name, settings, superuser=SUPERUSER, access=access)
-        if is_new:
-            roles.predefine(server.conninfo(SUPERUSER))
-            (self._data / _UID_FILE).write_text(uid)
-        return server
+    def follow(self, instance: str, socket_directory: str) -> None:
+        """Follow another instance from the next start on; without a name, the one that will be told. It is stopped."""
+        with self.lock:
+            self.stop()
+            self.end_chain()
+            mark_follower(self.data, instance, socket_directory)
 
-    def _check_room(self) -> None:
-        self._data.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._data.parent).free
-        if free < FREE_BYTES_NEEDED:
-            raise TargetUnreachable(
-                f"{self._name} needs {FREE_BYTES_NEEDED / 2**20:,.0f} MiB of disk in {self._data.parent}, "
-                f"{free / 2**20:,.0f} MiB are free; free some or set ORCHESTRA_STATE_DIR to a larger disk"
-            )
+    def lead(self) -> None:
+        """Take back :meth:`follow` before it started: it is written to again."""
+        with self.lock:
+            (self.data / _STANDBY_FILE).unlink(missing_ok=True)
+            (self.data / _UPSTREAM_FILE).unlink(missing_ok=True)
 
-    def _reconfigure(self, server: Running, settings: Mapping[str, str]) -> bool:
+    def promote(self) -> None:
+        """Stop following and be written to. Raises TargetUnreachable when it does not come to that."""
+        with self.lock, self.session(_PROMOTION_SECONDS + 5) as connection:
+            row = connection.execute("SELECT pg_promote(true, %s)", (_PROMOTION_SECONDS,)).fetchone()
+            if not (row and row[0]):
+                raise TargetUnreachable(f"{self.name} was not promoted within {_PROMOTION_SECONDS} s")
+            (self.data / _UPSTREAM_FILE).unlink(missing_ok=True)
+
+    def history(self) -> list[tuple[int, int]]:
+        """The timelines that its data has been through, each with the position at which it left it, oldest first.
+
+        The last is the present one, with what is on disk of it. Raises TargetUnreachable while it does not run.
+        """
+        with self.session() as connection:
+            row = connection.execute(_POSITION).fetchone()
+        timeline, position = (row[0], postgres.lsn(row[1])) if row else (0, 0)
+        file = self.data / "pg_wal" / f"{timeline:08X}.history"
+        lines = file.read_text().splitlines() if file.exists() else []
+        parts = [line.split("\t") for line in lines if line and line[0].isdigit()]
+        return [*((int(part[0]), postgres.lsn(part[1])) for part in parts), (timeline, position)]
+
+    # --- its archive ----------------------------------------------------------------------------------------------
+
+    def begin_chain(self, storage: Path) -> Path:
+        """The chain that it archives into, a new one if need be; effective from the next :meth:`serve` on."""
+        found = self.chain(storage)
+        if found is None:
+            identifier = chains.new_id()
+            found = chains.chain_of(storage, identifier)
+            (self.data / _CHAIN_FILE).write_text(identifier)
+        postgres.make_directory(chains.log_of(found))
+        return found
+
+    def end_chain(self) -> None:
+        """Archive no more; the next chain will be a new one."""
+        (self.data / _CHAIN_FILE).unlink(missing_ok=True)
+
+    def archive_until_now(self, chain: Path) -> None:
+        """Return when everything that was committed until now is archived, and a commit that is later.
+
+        Raises TargetUnreachable when that takes too long.
+        """
+        with self.session() as connection:
+            connection.execute("SELECT pg_current_xact_id()")  # its commit is where a recovery can see that it is past
+            row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+        file = chains.log_of(chain) / (row[0] if row else "")
+        deadline = time.monotonic() + _ARCHIVED_SECONDS
+        while not file.exists():
+            if time.monotonic() > deadline:
+                raise TargetUnreachable(
+                    f"{self.name} did not archive its log within {_ARCHIVED_SECONDS} s; see {self.data / 'log'}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    # --- the rest -------------------------------------------------------------------------------------------------
+
+    def _let_in(self, users: Sequence[User], server: Running, connection: psycopg.Connection) -> None:
+        """Have the server know its IAM users."""
+        changed = [
+            file for file, text in server_settings.access(users).items() if (self.data / file).read_text() != text
+        ]
+        if not changed:
+            return
+        for file, text in server_settings.access(users).items():
+            (self.data / file).write_text(text)
+        connection.execute("SELECT pg_reload_conf()")
+        names = [user.name for user in users if user.is_iam]
+        deadline = time.monotonic() + _RELOADED_SECONDS
+        # The server says nowhere that it has read the file; whom it does not know yet, it asks for a password.
+        while names and _is_asked_for_a_password(server, names[-1]) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _upstream(self) -> dict[str, str]:
+        file = self.data / _UPSTREAM_FILE
+        with suppress(FileNotFoundError):
+            found: dict[str, str] = json.loads(file.read_text())
+            return found
+        return {}
+
+    def _reconfigure(self, settings: Mapping[str, str]) -> bool:
         """Give a running server new settings; returns whether it was stopped because they need a start."""
-        changed = postgres.configure(self._data, settings)
+        changed = postgres.configure(self.data, settings)
         if not changed:
             return False
-        with psycopg.connect(server.conninfo(SUPERUSER), autocommit=True, **_PATIENCE) as connection:
+        with self.session() as connection:
             # A setting that is wrong needs a start too: the start fails and says why, a reload would only log it.
             needs_start = connection.execute(
                 "SELECT 1 FROM pg_settings WHERE name = ANY(%s) AND context = 'postmaster' "
@@ -140,16 +278,27 @@ class Backend:
             if not needs_start:
                 connection.execute("SELECT pg_reload_conf()")
                 return False
-        postgres.stop(self._data, self._name)
+        postgres.stop(self.data, self.name)
         return True
 
 
-def _as_settings(name: str, flags: Mapping[str, str]) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for flag, value in flags.items():
-        if flag in _OURS or not _FLAG_NAME.fullmatch(flag):
-            raise TargetUnreachable(f"{name} cannot be started: {flag!r} is no database flag of AlloyDB; take it away")
-        if flag in _WITHOUT_EFFECT:
-            continue
-        settings |= {flag: value, **_MEANINGS.get((flag, value.lower()), {})}
-    return settings
+def _is_asked_for_a_password(server: Running, user: str) -> bool:
+    attempt = psycopg.pq.PGconn.connect(psycopg.conninfo.make_conninfo(server.conninfo(), user=user).encode())
+    try:
+        return attempt.needs_password
+    finally:
+        attempt.finish()
+
+
+def mark_follower(data: Path, instance: str, socket_directory: str) -> None:
+    """Make a data directory, at whose server nothing runs, that of a follower."""
+    upstream = {"instance": instance, "socket_directory": socket_directory}
+    postgres.write(data / _UPSTREAM_FILE, json.dumps(upstream))
+    postgres.write(data / _STANDBY_FILE, "")
+
+
+def upstream_of(backend: Backend, slot: str, flags: tuple[Mapping[str, str], ...]) -> Upstream | None:
+    """Whom a follower follows, at the place where that was found the last time."""
+    if not backend.followed:
+        return None
+    return Upstream(backend.followed, backend.followed_at, slot, flags)

@@ -1,4 +1,4 @@
-"""What the data plane asks the control plane: which instances there are, who their users are, whether a token counts.
+"""What the data plane asks the control plane: what there has to be, and whether a token counts; and what it reports.
 
 Plain HTTP on loopback with the control plane's own REST interface; nothing is remembered between two questions.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote
 
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local.alloydb.roles import User
 
 _TIMEOUT_SECONDS = 30
 API = "alloydb/v1beta"
-_PAGE_SIZE = 1000
+_EXCHANGE = "_local/alloydb"
 _SERVING = frozenset({"READY", "UPDATING", "MAINTENANCE"})
 # A proxy of the environment must not see calls to this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -42,6 +42,35 @@ def database_user(principal: str) -> str:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the data of a cluster comes from that does not begin empty. Names are full; what is not so is empty."""
+
+    primary: str = ""
+    """The cluster that it was made to follow."""
+    backup: str = ""
+    backup_uid: str = ""
+    cluster: str = ""
+    """The cluster whose continuous backup it was restored from."""
+    cluster_uid: str = ""
+    point_in_time: str = ""
+    """RFC 3339."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as the data plane needs it. ``name`` is the full resource name."""
+
+    name: str
+    uid: str
+    state: str
+    primary: str
+    """The cluster that it follows; empty for a primary one."""
+    continuous_backup: bool
+    users: tuple[User, ...]
+    origin: Origin | None
+
+
+@dataclass(frozen=True)
 class Instance:
     """An instance as the data plane needs it. ``name`` is the full resource name."""
 
@@ -57,12 +86,46 @@ class Instance:
     @property
     def is_serving(self) -> bool:
         """Whether connections are taken now."""
-        return self.state in _SERVING and self.kind == "PRIMARY"
+        return self.state in _SERVING
 
     @property
     def iam_authentication(self) -> bool:
         """Whether IAM users may log in. https://cloud.google.com/alloydb/docs/database-users/manage-iam-auth"""
         return self.flags.get("alloydb.iam_authentication", "off").lower() == "on"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup: its full name and uid, and the cluster that it is of."""
+
+    name: str
+    uid: str
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation that has not ended. ``method`` is ``clusters.promote``, ``target`` a full resource name."""
+
+    key: str
+    method: str
+    target: str
+    primary: str
+    """The cluster that gives up its role, in a change of roles."""
+    failover: bool
+    awaits: bool
+    """Whether it waits for a report."""
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the control plane wants there to be, as of one moment."""
+
+    clusters: Mapping[str, Cluster]
+    instances: Mapping[str, Instance]
+    backups: Mapping[str, Backup]
+    operations: tuple[Operation, ...]
 
 
 class ControlClient:
@@ -71,18 +134,26 @@ class ControlClient:
     def __init__(self, url: str, token_file: Path) -> None:
         self._url, self._token_file = url, token_file
 
-    def instances(self) -> list[Instance]:
-        """Every instance of every project."""
-        pages = self._pages("projects/-/locations/-/clusters/-/instances", "instances")
-        return [_instance(body) for body in pages]
+    def snapshot(self) -> Snapshot:
+        """Everything that has to be."""
+        found = self.call("GET", _EXCHANGE)
+        clusters = [_cluster(body) for body in found["clusters"]]
+        instances = [_instance(body) for body in found["instances"]]
+        backups = [Backup(body["name"], body["uid"], body["clusterName"]) for body in found["backups"]]
+        return Snapshot(
+            {cluster.name: cluster for cluster in clusters},
+            {instance.name: instance for instance in instances},
+            {backup.name: backup for backup in backups},
+            tuple(Operation(**body) for body in found["operations"]),
+        )
 
-    def instance(self, name: str) -> Instance:
-        """One instance. Raises ControlFault (NOT_FOUND)."""
-        return _instance(self.call("GET", f"{API}/{name}"))
+    def report(self, operation: str, error: str | None) -> None:
+        """Say that the data plane has done its part of an operation, or why it could not."""
+        self.call("POST", _EXCHANGE, body={"key": operation, "error": error})
 
-    def users(self, cluster: str) -> list[User]:
-        """The database users of a cluster that can log in."""
-        return [_user(body) for body in self._pages(f"{cluster}/users", "users")]
+    def full_name(self, instance: str) -> str:
+        """An instance's name with the project's id, which a caller may have given by number. Raises ControlFault."""
+        return str(self.call("GET", f"{API}/{instance}")["name"])
 
     def principal(self, token: str) -> str:
         """The e-mail address of a token's holder. Raises ControlFault (UNAUTHENTICATED) when it does not count."""
@@ -120,14 +191,17 @@ class ControlClient:
                 "start it with: python -m orchestra_lib local up"
             ) from error
 
-    def _pages(self, path: str, field: str) -> Iterator[dict[str, Any]]:
-        query = {"pageSize": str(_PAGE_SIZE)}
-        while True:
-            answer = self.call("GET", f"{API}/{path}?{urlencode(query)}")
-            yield from answer.get(field, [])
-            if not answer.get("nextPageToken"):
-                return
-            query["pageToken"] = answer["nextPageToken"]
+
+def _cluster(body: Mapping[str, Any]) -> Cluster:
+    return Cluster(
+        body["name"],
+        body["uid"],
+        body.get("state", ""),
+        body.get("secondaryConfig", {}).get("primaryClusterName", ""),
+        bool(body.get("continuousBackupConfig", {}).get("enabled")),
+        tuple(_user(user) for user in body["users"]),
+        Origin(**body["origin"]) if body["origin"] else None,
+    )
 
 
 def _instance(body: Mapping[str, Any]) -> Instance:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestra_lib.errors import ParameterError, TargetUnreachable
-from orchestra_lib.local.alloydb import origins, passwords, places
+from orchestra_lib.local.alloydb import passwords, places
 from orchestra_lib.local.alloydb.authority import Authority
 from orchestra_lib.local.alloydb.roles import FIRST_USER, GROUP_OF_ADMINISTRATORS
 from orchestra_lib.local.control.faults import Fault, bad_field
@@ -84,7 +84,6 @@ def seal_initial_user(call: Call, body: Body, before: Body | None) -> None:
         initial["password"] = passwords.verifier(user, initial["password"])
     if before is None and not call.validate_only:
         passwords.forget_all(call.control.directory, body["name"])
-        origins.note(call.control.directory, body["name"], call.method.name)
 
 
 def take_initial_user(control: ControlPlane, key: str, body: Body) -> None:
@@ -131,6 +130,18 @@ def forget_password(call: Call, row: Stored) -> None:
     """A user that is deleted has no password any more."""
     if not call.validate_only:
         passwords.forget(call.control.directory, _cluster(row.key), _user(row.key))
+
+
+def users_of(control: ControlPlane, cluster: str) -> dict[str, Body]:
+    """The users of a cluster (a key), by id."""
+    return {row.key.rpartition("/")[2]: row.body for row in control.rows_in(f"{cluster}/users")}
+
+
+def give_users(control: ControlPlane, cluster: str, users: Mapping[str, Body]) -> None:
+    """Users that came with a cluster's data: that of another one, or of a backup."""
+    for identifier, body in users.items():
+        key = f"{cluster}/users/{identifier}"
+        control.store.put(key, {**body, "name": key.split("/", 1)[1]})
 
 
 def _built_in_user(cluster: str, user: str) -> Body:

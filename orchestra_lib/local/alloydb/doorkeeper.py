@@ -3,87 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
-
-import psycopg
+from collections.abc import Awaitable, Callable
 
 from orchestra_lib.errors import TargetUnreachable
-from orchestra_lib.local import postgres
-from orchestra_lib.local.alloydb import origins, passwords, places
-from orchestra_lib.local.alloydb.backend import Backend
-from orchestra_lib.local.alloydb.control_client import ControlClient, ControlFault, Instance
+from orchestra_lib.local.alloydb.control_client import ControlClient, ControlFault
 from orchestra_lib.local.alloydb.front import Entry, Refused
+from orchestra_lib.local.alloydb.servers import Served
 from orchestra_lib.local.alloydb.startup import CANNOT_CONNECT_NOW
 
-SERVED_VERSION = f"POSTGRES_{postgres.VERSION}"
-Found = TypeVar("Found")
+_PATIENCE_SECONDS = 25
+"""A connector waits for 30 seconds."""
 
 
 class InstanceDoorkeeper:
-    """The doorkeeper of one instance; see ``front.Doorkeeper``."""
+    """The doorkeeper of one instance; see ``front.Doorkeeper``. ``serve`` gives the instance's server, in its role."""
 
-    def __init__(self, instance: str, directory: Path, control: ControlClient, backend: Backend) -> None:
-        self._instance, self._directory = instance, directory
-        self._control, self._backend = control, backend
+    def __init__(self, instance: str, control: ControlClient, serve: Callable[[str], Awaitable[Served]]) -> None:
+        self._instance, self._control, self._serve = instance, control, serve
 
     async def admit(self, token: str | None) -> Entry:
         """Start the server if need be and bring its flags and users up to date."""
-        return await asyncio.to_thread(self._admit, token)
+        principal = None if token is None else await self.principal(token)
+        served = await self._served()
+        return Entry(
+            served.server,
+            frozenset(user.name for user in served.wanted.users if user.is_iam),
+            served.wanted.instance.iam_authentication,
+            served.unusable,
+            principal,
+        )
 
     async def principal(self, token: str) -> str:
         """The e-mail address of the token's holder."""
-        return await asyncio.to_thread(self._principal, token)
-
-    def _admit(self, token: str | None) -> Entry:
-        principal = None if token is None else self._principal(token)
-        instance = self._ask(self._control.instance, self._instance)
-        if not instance.is_serving:
-            raise Refused(why_not(instance), CANNOT_CONNECT_NOW)
-        cluster = places.cluster_of(instance.name)
-        self._check_data(instance, cluster)
-        users = self._ask(self._control.users, cluster)
-        verifiers = passwords.verifiers(self._directory, cluster)
         try:
-            server, unusable = self._backend.serve(instance.uid, instance.flags, users, verifiers)
-        except (TargetUnreachable, psycopg.Error) as error:
-            raise Refused(str(error), CANNOT_CONNECT_NOW) from error
-        iam_users = frozenset(user.name for user in users if user.is_iam)
-        return Entry(server, iam_users, instance.iam_authentication, unusable, principal)
-
-    def _check_data(self, instance: Instance, cluster: str) -> None:
-        """Raise Refused where a server could be started, but not with the data that the instance has to have."""
-        if made_by := origins.made_by(self._directory, cluster):
-            raise Refused(
-                f"{cluster} was made by {made_by}, and the local AlloyDB does not copy data; "
-                "connect to an instance of a cluster that was created",
-                CANNOT_CONNECT_NOW,
-            )
-        if instance.version != SERVED_VERSION:
-            raise Refused(
-                f"{instance.name} runs {instance.version}, and the local AlloyDB serves {SERVED_VERSION} only; "
-                "choose that databaseVersion for its cluster",
-                CANNOT_CONNECT_NOW,
-            )
-
-    def _principal(self, token: str) -> str:
-        return self._ask(self._control.principal, token)
-
-    def _ask(self, question: Callable[[str], Found], about: str) -> Found:
-        try:
-            return question(about)
+            return await asyncio.to_thread(self._control.principal, token)
         except ControlFault as fault:
             raise Refused(f"{fault.status}: {fault.message}") from fault
         except TargetUnreachable as error:
             raise Refused(str(error), CANNOT_CONNECT_NOW) from error
 
-
-def why_not(instance: Instance) -> str:
-    """Why an instance takes no connections, and what to do."""
-    if instance.kind != "PRIMARY":
-        return (
-            f"{instance.name} is of type {instance.kind}, and the local AlloyDB serves PRIMARY instances only; "
-            "connect to the cluster's primary instance"
-        )
-    return f"{instance.name} is {instance.state}; wait until it is READY"
+    async def _served(self) -> Served:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await self._serve(self._instance)
+        except ControlFault as fault:
+            raise Refused(f"{fault.status}: {fault.message}") from fault
+        except TargetUnreachable as error:
+            raise Refused(str(error), CANNOT_CONNECT_NOW) from error
+        except TimeoutError as error:
+            raise Refused(
+                f"{self._instance} is still changing its role, or getting its data; connect again", CANNOT_CONNECT_NOW
+            ) from error

@@ -48,13 +48,23 @@ def verifiers(directory: Path, cluster: str) -> Mapping[str, str]:
     return found
 
 
+def copy(source: Path, target: Path) -> None:
+    """Give one directory (a cluster's, a backup's) the verifiers of another."""
+    if (source / _FILE).exists():
+        _write(target, json.loads((source / _FILE).read_text()))
+
+
 def _change(directory: Path, cluster: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
     place = cluster_directory(directory, cluster)
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / f"{_FILE}.lock", timeout=30):
-        wanted = change(verifiers(directory, cluster))
-        part = place / f"{_FILE}.part"
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(wanted, file)
-        part.replace(place / _FILE)
+        _write(place, change(verifiers(directory, cluster)))
+
+
+def _write(place: Path, wanted: Mapping[str, str]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    part = place / f"{_FILE}.part"
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(wanted, file)
+    part.replace(place / _FILE)

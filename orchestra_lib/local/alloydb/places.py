@@ -31,6 +31,16 @@ def cluster_directory(directory: Path, cluster: str) -> Path:
     return home(directory) / ".".join(cluster.split("/")[1::2])
 
 
+def storage(directory: Path, uid: str) -> Path:
+    """What the cluster of that uid has beside its servers' data: continuous backups, a restored state."""
+    return home(directory) / "storage" / uid
+
+
+def backup(directory: Path, uid: str) -> Path:
+    """What the backup of that uid holds."""
+    return home(directory) / "backups" / uid
+
+
 def cluster_of(instance: str) -> str:
     """The full name of an instance's cluster."""
     return instance.rpartition("/instances/")[0]

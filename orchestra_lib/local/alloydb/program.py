@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
 from orchestra_lib.local import background, postgres
 from orchestra_lib.local.alloydb import places
+from orchestra_lib.local.alloydb.presence import DataPlane, status
 
-_STATE_FILE, _LOG_FILE = "plane.json", "plane.log"
+__all__ = ["DataPlane", "down", "installed", "status", "up"]
+
+_LOG_FILE = "plane.log"
 _START_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class DataPlane:
-    """A running data plane: the connector's admin endpoint, and the process."""
-
-    endpoint: str
-    ca_file: str
-    """The authority that vouches for the endpoint, and the public ones: all that a client's gRPC is to trust."""
-    control_url: str
-    pid: int
-    started: float
-    """When the process began, seconds since 1970: a pid alone does not name a process."""
 
 
 def up(directory: Path, control_url: str, token_file: Path, authority: Path) -> DataPlane:
@@ -55,12 +42,6 @@ def installed() -> bool:
     return find_spec("google.cloud.alloydbconnector") is not None
 
 
-def status(directory: Path) -> DataPlane | None:
-    """The data plane that runs now; starts nothing."""
-    written = _written(directory)
-    return written if written and background.running(written.pid, written.started) else None
-
-
 def down(directory: Path) -> tuple[str, ...]:
     """Stop the data plane and every instance's server, data kept; returns the names of what was running."""
     stopped = []
@@ -72,22 +53,6 @@ def down(directory: Path) -> tuple[str, ...]:
             postgres.stop(data, f"the server of AlloyDB instance {data.name}")
             stopped.append(data.name)
     return tuple(stopped)
-
-
-def last_port(directory: Path) -> int:
-    """The port of the admin door the last time, so that clients find it again after a restart; 0 the first time."""
-    written = _written(directory)
-    return int(written.endpoint.rpartition(":")[2]) if written else 0
-
-
-def write_state(directory: Path, host: str, port: int, ca_file: Path, control_url: str) -> None:
-    """Say where this process listens, now that it does."""
-    me = psutil.Process()
-    state = DataPlane(f"{host}:{port}", str(ca_file), control_url, me.pid, me.create_time())
-    file = places.home(directory) / _STATE_FILE
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(asdict(state)))
-    part.replace(file)
 
 
 def _start(directory: Path, control_url: str, token_file: Path, authority: Path) -> DataPlane:
@@ -107,10 +72,7 @@ def _start(directory: Path, control_url: str, token_file: Path, authority: Path)
     )
 
 
-def _written(directory: Path) -> DataPlane | None:
-    file = places.home(directory) / _STATE_FILE
-    return DataPlane(**json.loads(file.read_text())) if file.exists() else None
-
-
 def _data_directories(directory: Path) -> list[Path]:
-    return sorted(file.parent for file in places.home(directory).glob("*/PG_VERSION"))
+    home = places.home(directory)
+    # What is being restored has a server too, for a while.
+    return sorted(file.parent for pattern in ("*", "storage/*/*") for file in home.glob(f"{pattern}/PG_VERSION"))

@@ -1,8 +1,9 @@
 """The roles of an instance's server: those that AlloyDB predefines, and one for each user of the control plane.
 
 https://cloud.google.com/alloydb/docs/database-users/overview. AlloyDB lets members of ``alloydbsuperuser`` do a few
-things that PostgreSQL keeps for superusers; here ``vector`` is installed for them in every database, and ``postgres``
-may replicate and let others, but a publication FOR ALL TABLES, event triggers and further extensions are refused.
+things that PostgreSQL keeps for superusers, or for roles with an attribute; here ``vector`` is installed for them in
+every database, they may make databases and roles, and ``postgres`` may replicate and let others. A publication FOR ALL
+TABLES, event triggers and further extensions are refused.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class User:
     name: str
     is_iam: bool = False
     roles: tuple[str, ...] = ()
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether it is of AlloyDB's administrators."""
+        return GROUP_OF_ADMINISTRATORS in self.roles
 
 
 def predefine(conninfo: str) -> None:
@@ -97,7 +103,12 @@ def _make(connection: psycopg.Connection, user: User, verifier: str | None, befo
     name = sql.Identifier(user.name)
     if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (user.name,)).fetchone() is None:
         connection.execute(sql.SQL("CREATE ROLE {}").format(name))
-    connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(name))
+    # Attributes are not inherited from a group.
+    attributes = "CREATEROLE CREATEDB" if user.is_administrator else "NOCREATEROLE NOCREATEDB"
+    connection.execute(sql.SQL(f"ALTER ROLE {{}} LOGIN {attributes}").format(name))
+    if user.name != FIRST_USER:
+        grant = "GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"  # so that it may change their attributes
+        connection.execute(sql.SQL(grant).format(name, sql.Identifier(FIRST_USER)))
     if before.split(" ")[0] != mark.split(" ")[0]:
         password = sql.Literal(verifier) if verifier else sql.NULL
         connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, password))
@@ -110,7 +121,7 @@ def _set_groups(connection: psycopg.Connection, user: User) -> None:
     wanted |= {GROUP_OF_ADMINISTRATORS} if user.name == FIRST_USER else set()
     rows = connection.execute(
         "SELECT groups.rolname FROM pg_auth_members JOIN pg_roles groups ON groups.oid = roleid "
-        "JOIN pg_roles members ON members.oid = member WHERE members.rolname = %s",
+        "JOIN pg_roles members ON members.oid = member WHERE members.rolname = %s AND inherit_option",
         (user.name,),
     ).fetchall()
     present = {group for (group,) in rows}

@@ -251,6 +251,22 @@ class ControlPlane:
         row = self.find(key, even_deleted=True)
         return self.shown(self.catalog.apis[service, version], key, row.body) if row else None
 
+    # --- data planes ----------------------------------------------------------------------------------------------
+
+    def awaits(self, method: Method) -> bool:
+        """Whether the operation of a method ends only after a data plane has done its part."""
+        awaited = self.services[method.api.service].awaits
+        return awaited is not None and awaited(self, method.short_id)
+
+    def exchange(self, service: str, http_method: str, given: Body) -> Body | None:
+        """What a service's own data plane is told, or tells; None where the service has none."""
+        handler = self.services[service].data_plane.get(http_method) if service in self.services else None
+        if handler is None:
+            return None
+        self.settle(self.clock())
+        with self.writing():
+            return handler(self, given)
+
     # --- the ends of operations -----------------------------------------------------------------------------------
 
     def effect(self, record: Record) -> None:

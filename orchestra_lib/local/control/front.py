@@ -183,8 +183,8 @@ def _body(control: ControlPlane, method: Method, raw: bytes, in_query: Mapping[s
 
 
 def _local(control: ControlPlane, request: Request, caller: str) -> Answer:
-    """``GET /_local/caller``: whose token this is. For the operator: ``GET /_local/state``, what there is, and
-    ``POST /_local/faults``, what is to go wrong from now on."""
+    """``GET /_local/caller``: whose token this is. For the operator: ``GET /_local/state``, what there is,
+    ``POST /_local/faults``, what is to go wrong from now on, and ``/_local/<service>`` for its data plane."""
     what = (request.http_method, request.path.removeprefix(f"/{_LOCAL}/"))
     if what == ("GET", "caller"):
         return Answer(200, {"email": caller})
@@ -199,4 +199,7 @@ def _local(control: ControlPlane, request: Request, caller: str) -> Answer:
             raise bad_field("", f"These faults cannot be set: {error}") from None
         control.inject(wanted)
         return Answer(200, wanted.model_dump())
+    told = control.exchange(what[1], what[0], json.loads(request.body or b"{}"))
+    if told is not None:
+        return Answer(200, told)
     raise Fault("NOT_FOUND", f"There is no {request.http_method} {request.path}.")

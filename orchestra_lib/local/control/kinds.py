@@ -108,9 +108,14 @@ class Service:
     methods: Mapping[str, Handler] = field(default_factory=dict)
     """Custom methods by short id (``clusters.promote``) or, where that is ambiguous, by the document's whole id."""
     outside: frozenset[str] = frozenset()
-    """Those of them that take long and write nothing: they run beside the others, outside the transaction."""
+    """Those of them that run outside the request's transaction: they take long and write nothing, or they keep a part
+    of what they refuse and see to that themselves."""
     effects: Mapping[str, Effect] = field(default_factory=dict)
     """What an operation's end does, by the name that ``operations.start`` was given."""
+    awaits: Callable[[ControlPlane, str], bool] | None = None
+    """Whether the operation of a method (by short id) waits until a data plane has done its part."""
+    data_plane: Mapping[str, Callable[[ControlPlane, Body], Body]] = field(default_factory=dict)
+    """What the service's data plane asks (``GET``) and reports (``POST``) at ``/_local/<service>``."""
     operations: Style | None = None
     """None: named by location, with the full metadata."""
     stamp: Callable[[Call, str, Body, Body | None], None] | None = None

@@ -117,6 +117,7 @@ def start(
         "due": call.now + control.latency.seconds(call.method.permission),
         "ended": None,
         "error": None,
+        "awaits": control.awaits(call.method),
         "request": call.body if call.service == "logging" else None,
     }
     if ended or call.validate_only:
@@ -132,9 +133,21 @@ def _write(control: ControlPlane, record: Record) -> None:
 
 
 def settle(control: ControlPlane, now: float) -> None:
-    """Do the work of every operation that has fallen due."""
+    """Do the work of every operation that has fallen due and waits for nobody."""
     for record in control.store.due(now):
-        end(control, record, now)
+        if not record.get("awaits"):
+            end(control, record, now)
+
+
+def release(control: ControlPlane, key: str, error: str | None) -> None:
+    """A data plane has done its part of an operation, or says why it could not; nothing for one that has ended."""
+    record = control.store.operation(key)
+    if record is None or record["ended"] is not None:
+        return
+    record["awaits"] = False
+    if error is not None:
+        record["error"] = {"status": "FAILED_PRECONDITION", "message": error}
+    _write(control, record)
 
 
 def end(control: ControlPlane, record: Record, now: float) -> None:

@@ -178,6 +178,14 @@ class Store:
         )
         return [json.loads(row[0]) for row in rows]
 
+    def open_operations(self, prefix: str) -> list[dict[str, Any]]:
+        """Operations below a prefix that have not ended, oldest first."""
+        rows = self._connection.execute(
+            "select record from operations where done = 0 and key >= ? and key < ? order by rowid",
+            (prefix, prefix + _LAST),
+        )
+        return [json.loads(row[0]) for row in rows]
+
     def open_operation_on(self, target: str) -> dict[str, Any] | None:
         """An operation on the resource that has not ended."""
         row = self._connection.execute(

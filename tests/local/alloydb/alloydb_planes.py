@@ -9,11 +9,15 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from orchestra_lib.local.alloydb import program
+import psycopg
+import psycopg.conninfo
+
+from orchestra_lib.local.alloydb import local_door, program
 from orchestra_lib.local.control.control import ControlPlane
 from orchestra_lib.local.control.operations import Latency
 
@@ -21,6 +25,10 @@ PROJECT = "alloydb-tests"
 OPERATOR_PASSWORD = "pass wörd '\\"
 SERVICE_ACCOUNT = f"app@{PROJECT}.iam.gserviceaccount.com"
 _numbers = count(1)
+
+
+class OperationFailed(Exception):
+    """An operation ended with an error; the message is its."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,13 @@ class Planes:
             time.sleep(0.01)
             answer = self._ask("GET", f"alloydb/{version}/{answer['name']}")
         return answer
+
+    def done(self, method: str, path: str, body: Any = None, version: str = "v1") -> dict[str, Any]:
+        """The response of a call's operation; raises OperationFailed."""
+        answer = self.call(method, path, body, version)
+        if "error" in answer:
+            raise OperationFailed(answer["error"]["message"])
+        return answer.get("response", {})
 
     def listening(self, address: str) -> None:
         """Return when somebody listens on an instance's address."""
@@ -118,6 +133,41 @@ class Cluster:
         """Replace the database flags of an instance."""
         body = {"databaseFlags": {key.replace("__", "."): value for key, value in flags.items()}}
         self.planes.call("PATCH", f"{instance}?updateMask=databaseFlags", body)
+
+    def secondary(self, region: str = "us-east1") -> Cluster:
+        """A new cluster in another region that follows this one, with its instance."""
+        name = f"c{next(_numbers)}"
+        parent = f"{self.name.partition('/locations/')[0]}/locations/{region}"
+        network = {"network": f"projects/{PROJECT}/global/networks/default"}
+        body = {"secondaryConfig": {"primaryClusterName": self.name}, "networkConfig": network}
+        self.planes.done("POST", f"{parent}/clusters:createsecondary?clusterId={name}", body)
+        found = Cluster(self.planes, f"{parent}/clusters/{name}")
+        self.planes.done("POST", f"{found.name}/instances:createsecondary?instanceId=primary", {})
+        return found
+
+    def restored(self, **source: Any) -> Cluster:
+        """A new cluster with this one's data as of a backup or a point in time; raises OperationFailed."""
+        name = f"c{next(_numbers)}"
+        parent = self.name.rpartition("/clusters/")[0]
+        network = {"networkConfig": {"network": f"projects/{PROJECT}/global/networks/default"}}
+        self.planes.done("POST", f"{parent}/clusters:restore", {"clusterId": name, "cluster": network, **source})
+        return Cluster(self.planes, f"{parent}/clusters/{name}")
+
+    def restored_at(self, moment: datetime) -> Cluster:
+        """A new cluster with this one's data at a point in time; raises OperationFailed."""
+        point = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return self.restored(continuousBackupSource={"cluster": self.name, "pointInTime": point})
+
+    @property
+    def primary(self) -> str:
+        """The full name of the instance that is not a read pool."""
+        return f"{self.name}/instances/primary"
+
+    def session(self, instance: str = "primary", user: str = "alloydbadmin") -> psycopg.Connection:
+        """A session, in autocommit, with an instance over its own socket, as AlloyDB's own superuser."""
+        found = local_door.ask(self.planes.directory, f"{self.name}/instances/{instance}")
+        address = {"host": found["socket_directory"], "port": found["port"], "user": user, "dbname": "postgres"}
+        return psycopg.connect(psycopg.conninfo.make_conninfo(**address), autocommit=True)
 
     def user(self, name: str, **body: Any) -> None:
         """A new database user."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestra_lib.local.alloydb import control_rows, places
+from orchestra_lib.local.alloydb import backups, control_rows, passwords, places
 from orchestra_lib.local.alloydb.roles import GROUP_OF_IAM_USERS
 from orchestra_lib.local.control import references, standard
 from orchestra_lib.local.control.call import Call, timestamp
@@ -13,6 +13,7 @@ from orchestra_lib.local.control.kinds import Body, Kind, Service, not_found
 from orchestra_lib.local.control.operation_styles import full, in_location
 from orchestra_lib.local.control.operations import Record, Style
 from orchestra_lib.local.control.services import alloydb_clusters as clusters
+from orchestra_lib.local.control.services import alloydb_data_plane as data_plane
 from orchestra_lib.local.control.services import alloydb_flags
 from orchestra_lib.local.control.services import alloydb_instances as instances
 
@@ -46,17 +47,21 @@ def _fill_backup(call: Call, body: Body, before: Body | None) -> None:
 
 def _finish_backup(control: ControlPlane, _key: str, body: Body) -> None:
     body.setdefault("createCompletionTime", timestamp(control.clock()))
-    body.setdefault("sizeBytes", str(_data_bytes(control, body["clusterName"])))
+    body.setdefault("sizeBytes", str(backups.size_bytes(places.backup(control.directory, body["uid"]))))
     body["reconciling"] = False
 
 
-def _data_bytes(control: ControlPlane, cluster: str) -> int:
-    """What the data of a cluster's primary instance takes on disk; nothing when no data plane has served it."""
-    for row in instances.of_cluster(control, f"alloydb/{cluster}"):
-        if row.body["instanceType"] == instances.PRIMARY:
-            directory = places.data_directory(control.directory, row.body["name"])
-            return sum(file.lstat().st_size for file in directory.rglob("*"))
-    return 0
+def _create_backup(call: Call) -> Body:
+    """``backups.create``: the users of the cluster are a part of its data."""
+    answer = standard.create(call)
+    row = None if call.validate_only else call.control.find(f"{call.key}/{call.query['backupId']}")
+    if row is not None:
+        cluster = row.body["clusterName"]
+        users = control_rows.users_of(call.control, f"{call.service}/{cluster}")
+        call.control.store.put(row.key, row.body, {**row.hidden, "users": users})
+        source = places.cluster_directory(call.control.directory, cluster)
+        passwords.copy(source, places.backup(call.control.directory, row.body["uid"]))
+    return answer
 
 
 # --- users ------------------------------------------------------------------------------------------------------------
@@ -138,6 +143,7 @@ SERVICE = Service(
         ),
     ),
     methods={
+        "backups.create": _create_backup,
         "clusters.createsecondary": clusters.create_secondary,
         "clusters.generateClientCertificate": control_rows.generate_client_certificate,
         "clusters.promote": clusters.promote,
@@ -153,6 +159,8 @@ SERVICE = Service(
         "fail over": instances.swap_nodes,
         "upgrade": clusters.take_version,
     },
+    awaits=data_plane.awaits,
+    data_plane={"GET": data_plane.wanted, "POST": data_plane.report},
     operations=Style(in_location, _metadata, says_not_done=True),
     permissions={
         "clusters.createsecondary": "alloydb.clusters.create",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestra_lib.local.alloydb import control_rows
+from orchestra_lib.local.alloydb import chains, control_rows, passwords
+from orchestra_lib.local.alloydb import places as data_places
 from orchestra_lib.local.control import checks, endings, operations, references, shapes, standard
 from orchestra_lib.local.control.call import Call, timestamp
 from orchestra_lib.local.control.faults import Fault, bad_field, bad_id
@@ -27,6 +29,8 @@ PRIMARY, SECONDARY = "PRIMARY", "SECONDARY"
 ID_PATTERN = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 GOOGLES_KEYS = {"encryptionType": "GOOGLE_DEFAULT_ENCRYPTION"}
 DEFAULT_VERSION = "POSTGRES_16"
+ORIGIN = "origin"
+"""Under what a cluster's row hides where its data comes from."""
 _MOST_SECONDARIES = 5
 _RECOVERY_WINDOW_DAYS = range(1, 36)
 _SHORTEST_BACKUP_WINDOW_SECONDS = 300
@@ -136,6 +140,8 @@ def shown(control: ControlPlane, key: str, _version: str, body: Body) -> Body:
     if info := body.get("continuousBackupInfo"):
         window = timedelta(days=body["continuousBackupConfig"]["recoveryWindowDays"])
         earliest = max(info["enabledTime"], timestamp(control.clock() - window.total_seconds()))
+        if (first := chains.earliest(data_places.storage(control.directory, body["uid"]))) is not None:
+            earliest = max(earliest, timestamp(first))
         body["continuousBackupInfo"] = {**info, "earliestRestorableTime": earliest}
     running = control.store.open_operation_on(key)
     if running and running["short_id"] in _STATES_DURING:
@@ -175,7 +181,10 @@ def create_secondary(call: Call) -> Body:
     inherited = {name: primary.body[name] for name in _COPIED_TO_SECONDARY}
     inherited["automatedBackupPolicy"] = _without(inherited["automatedBackupPolicy"], "location")
     body["secondaryConfig"] = {"primaryClusterName": primary.body["name"]}
-    return standard.create_at(call, _new_key(call, body), {**inherited, **body})
+    key = _new_key(call, body)
+    answer = standard.create_at(call, key, {**inherited, **body})
+    _note_origin(call, key, {"primary": primary.body["name"]})
+    return answer
 
 
 def restore(call: Call) -> Body:
@@ -193,7 +202,32 @@ def restore(call: Call) -> Body:
     body["databaseVersion"] = source.body["databaseVersion"]
     if not _network(body) and (network := _network(source.body)):
         body["networkConfig"] = {"network": network}
-    return standard.create_at(call, _new_key(call, body), body)
+    key = _new_key(call, body)
+    answer = standard.create_at(call, key, body)
+    if backup:
+        _note_origin(call, key, {"backup": source.body["name"], "backup_uid": source.body["uid"]})
+        place = data_places.backup(call.control.directory, source.body["uid"])
+        _take_users(call, key, source.hidden.get("users", {}), place)
+    else:
+        from_cluster = {"cluster": source.body["name"], "cluster_uid": source.body["uid"]}
+        _note_origin(call, key, {**from_cluster, "point_in_time": moment["pointInTime"]})
+        place = data_places.cluster_directory(call.control.directory, source.body["name"])
+        _take_users(call, key, control_rows.users_of(call.control, source.key), place)
+    return answer
+
+
+def _note_origin(call: Call, key: str, origin: Body) -> None:
+    """Keep where a cluster's data comes from, which the API does not tell: its data plane has to know."""
+    row = call.control.find(key)
+    if row is not None and not call.validate_only:
+        call.control.store.put(key, row.body, {**row.hidden, ORIGIN: origin})
+
+
+def _take_users(call: Call, key: str, users: dict[str, Body], passwords_in: Path) -> None:
+    if not call.validate_only:
+        control_rows.give_users(call.control, key, users)
+        mine = data_places.cluster_directory(call.control.directory, key.split("/", 1)[1])
+        passwords.copy(passwords_in, mine)
 
 
 def _restorable(call: Call, moment: Body) -> Stored:
@@ -264,6 +298,11 @@ def change_roles(control: ControlPlane, record: Record) -> None:
     primary = control.find(record["after"]["primary"])
     followers = secondaries_of(control, primary.key) if primary else []
     _take_role(control, record, row, _as_primary(row.body))
+    if primary:
+        # Users are part of the data that was replicated.
+        control_rows.give_users(control, row.key, control_rows.users_of(control, primary.key))
+        theirs, mine = (data_places.cluster_directory(control.directory, one.body["name"]) for one in (primary, row))
+        passwords.copy(theirs, mine)
     if primary is None or not record["after"]["failover"]:
         return
     others = (other for other in followers if other.key != row.key)

@@ -1,0 +1,135 @@
+"""Backups and restores are real: exact to the row, finished after a crash, refused where they cannot be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+
+import psutil
+import pytest
+from alloydb_planes import OperationFailed
+
+from orchestra_lib.local.alloydb import places, program
+
+pytestmark = pytest.mark.slow
+
+
+def rows(cluster) -> list[int]:
+    with cluster.session() as connection:
+        return [n for (n,) in connection.execute("SELECT n FROM written ORDER BY n")]
+
+
+def insert(cluster, *numbers: int) -> None:
+    with cluster.session() as connection:
+        connection.cursor().executemany("INSERT INTO written VALUES (%s)", [(n,) for n in numbers])
+
+
+@pytest.fixture(scope="module")
+def source(planes):
+    cluster = planes.cluster()
+    cluster.instance(alloydb__iam_authentication="on")
+    cluster.user(planes.operator, userType="ALLOYDB_IAM_USER", databaseRoles=["alloydbsuperuser"])
+    with cluster.session() as connection:
+        connection.execute("CREATE TABLE written (n int)")
+    return cluster
+
+
+def test_a_point_in_time_between_two_writes_is_restored_to_the_row_with_its_users(planes, connect, source):
+    insert(source, 1, 2)
+    time.sleep(0.025)
+    between = datetime.now(UTC)
+    time.sleep(0.025)
+    insert(source, 3)
+    restored = source.restored_at(between)
+    restored.instance(alloydb__iam_authentication="on")
+    assert rows(restored) == [1, 2]
+    with connect(restored.primary, planes.operator, None) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == (planes.operator,)
+    connect(restored.primary)
+    insert(restored, 9)
+    assert (rows(restored), rows(source)) == ([1, 2, 9], [1, 2, 3])
+
+
+def test_a_backup_has_the_rows_of_its_time_and_a_size_and_goes_with_its_deletion(planes, source):
+    before = rows(source)
+    parent = source.name.rpartition("/clusters/")[0]
+    backup = planes.done("POST", f"{parent}/backups?backupId=kept", {"clusterName": source.name})
+    assert 20 << 20 < int(backup["sizeBytes"]) < 200 << 20
+    insert(source, 4)
+    restored = source.restored(backupSource={"backupName": backup["name"]})
+    planes.done("DELETE", backup["name"])
+    restored.instance()
+    assert rows(restored) == before
+    place = places.backup(planes.directory, backup["uid"])
+    deadline = time.monotonic() + 5
+    while place.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_before_the_earliest_point_nothing_is_restored(planes, source):
+    cluster = planes.call("GET", source.name)
+    earliest = datetime.fromisoformat(cluster["continuousBackupInfo"]["earliestRestorableTime"])
+    assert earliest > datetime.fromisoformat(cluster["createTime"]), "nothing was there before the server started"
+    with pytest.raises(Exception, match="The point in time has to be between"):
+        source.restored_at(earliest - timedelta(milliseconds=1))
+
+
+def test_without_continuous_backup_nothing_is_archived(planes):
+    cluster = planes.cluster()
+    planes.done(
+        "PATCH", f"{cluster.name}?updateMask=continuousBackupConfig", {"continuousBackupConfig": {"enabled": False}}
+    )
+    cluster.instance()
+    with cluster.session() as connection:
+        connection.execute("CREATE TABLE written (n int)")
+        connection.execute("SELECT pg_switch_wal()")
+    uid = planes.call("GET", cluster.name)["uid"]
+    assert not (places.storage(planes.directory, uid) / "chains").exists()
+
+
+def test_a_source_that_cannot_be_asked_any_more_is_said(planes, source):
+    cluster = planes.cluster()
+    cluster.instance()
+    with cluster.session() as connection:
+        connection.execute("CREATE TABLE written (n int)")
+    moment = datetime.now(UTC)
+    time.sleep(0.01)
+    planes.done("DELETE", cluster.primary)
+    with pytest.raises(OperationFailed, match=r"archived log of its source ends before .*could not be asked"):
+        cluster.restored_at(moment)
+
+
+def test_a_data_plane_that_is_killed_within_a_restore_finishes_it_later(planes, source):
+    with source.session() as connection:
+        connection.execute(
+            "CREATE TABLE bulk AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 100000) n"
+        )
+    expected = rows(source)
+    parent = source.name.rpartition("/clusters/")[0]
+    body = {
+        "clusterId": "killed-within",
+        "cluster": {"networkConfig": {"network": "projects/alloydb-tests/global/networks/default"}},
+        "continuousBackupSource": {
+            "cluster": source.name,
+            "pointInTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        },
+    }
+    operation = planes._ask("POST", f"alloydb/v1/{parent}/clusters:restore", body)["name"]
+    uid = planes.call("GET", f"{parent}/clusters/killed-within")["uid"]
+    storage = places.storage(planes.directory, uid)
+    while not (storage / "restored.part" / "recovery.signal").exists():
+        time.sleep(0.002)
+    plane = program.status(planes.directory)
+    os.kill(plane.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(plane.pid)] if psutil.pid_exists(plane.pid) else [], timeout=5)
+    assert not (storage / "restored").exists()
+    assert not planes._ask("GET", f"alloydb/v1/{operation}").get("done")
+    planes.start()
+    answer = planes.call("GET", operation)
+    assert "error" not in answer
+    restored = type(source)(planes, f"{parent}/clusters/killed-within")
+    restored.instance()
+    assert rows(restored) == expected
