@@ -101,6 +101,7 @@ class KeyComparison:
         require_equal_digests(*sessions)
         self._source = KeyReader(sessions[0], source.table, row_digest())
         self._target = KeyReader(sessions[1], target.table, row_digest())
+        self._tables = source.table.table, target.table.table
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compare")
 
     def differences(self, keys: Collection[str]) -> tuple[Difference, ...]:
@@ -109,16 +110,26 @@ class KeyComparison:
         ours = self._pool.submit(_digests, self._target, ordered)
         return tuple(_compared(_digests(self._source, ordered), ours.result(), ordered))
 
+    def counts(self) -> tuple[int, int]:
+        """How many rows there are on the source and on the target now. Both sides count at once."""
+        ours = self._pool.submit(_count, self._target.connection, self._tables[1])
+        return _count(self._source.connection, self._tables[0]), ours.result()
+
     def settle(
-        self, keys: Collection[str], wait_for: Callable[[int, float], bool], timeout_seconds: float
+        self,
+        keys: Collection[str],
+        wait_for: Callable[[int, float], bool],
+        timeout_seconds: float,
+        rounds: int = _ROUNDS,
     ) -> tuple[tuple[Difference, ...], frozenset[str]]:
         """The rows of these keys that really differ, and the keys that were written all along and cannot be judged.
 
+        ``rounds``: how often a row that was written meanwhile is looked at again.
         ``wait_for(lsn, timeout_seconds)`` returns whether everything before ``lsn`` is on the target. Raises DataError
         when the stream does not get there in time.
         """
         waiting, real = sorted(set(keys)), list[Difference]()
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             if not waiting:
                 break
             moving: list[str] = []
@@ -308,6 +319,11 @@ class KeyReader:
 
 def _digests(reader: KeyReader, keys: Sequence[str]) -> dict[str, int]:
     return dict(reader.read(keys))
+
+
+def _count(connection: psycopg.Connection, table: sql.Composable) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table), prepare=True).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _compared(theirs: dict[str, int], ours: dict[str, int], keys: Sequence[str]) -> Iterator[Difference]:

@@ -80,8 +80,11 @@ def sequences(connection: psycopg.Connection, table: sql.Composable) -> tuple[Se
     return tuple(Sequence(*row) for row in rows)
 
 
-def make_missing(connection: psycopg.Connection, wanted: Sequenced[Sequence]) -> None:
-    """Make those that are not there, alike but at their beginning. Raises DataError when their schema is missing."""
+def make_missing(connection: psycopg.Connection, wanted: Sequenced[Sequence], users: Sequenced[str] = ()) -> None:
+    """Make those that are not there, alike but at their beginning; the roles ``users`` may take numbers from all.
+
+    Raises DataError when their schema is missing.
+    """
     for sequence in wanted:
         statement = sql.SQL(
             "CREATE SEQUENCE IF NOT EXISTS {} AS {} INCREMENT BY {} MINVALUE {} MAXVALUE {} START WITH {} CACHE {} {}"
@@ -95,8 +98,12 @@ def make_missing(connection: psycopg.Connection, wanted: Sequenced[Sequence]) ->
             sql.Literal(sequence.cache),
             sql.SQL("CYCLE" if sequence.cycles else "NO CYCLE"),
         )
+        name, roles = sql.Identifier(sequence.schema, sequence.name), map(sql.Identifier, users)
         try:
             connection.execute(statement)
+            if users:
+                grant = sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}")
+                connection.execute(grant.format(name, sql.SQL(", ").join(roles)))
         except psycopg.errors.InvalidSchemaName as error:
             raise DataError(
                 f"sequence {sequence.schema}.{sequence.name} has no schema to be made in: make {sequence.schema} first"

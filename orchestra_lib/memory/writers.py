@@ -126,6 +126,21 @@ def write_grants(connection: psycopg.Connection, table: sql.Composable) -> tuple
     return tuple(sorted((Grant(*row) for row in rows), key=lambda grant: (grant.grantee, grant.privilege)))
 
 
+def grants_for(
+    connection: psycopg.Connection, table: sql.Composable, roles: Sequence[str], withheld: Iterable[Grant]
+) -> tuple[Grant, ...]:
+    """What to give ``roles`` so that they can write: what was withheld, and an application's rights to those of them
+    who would have none by that.
+    """
+    withheld = tuple(withheld)
+    rows = connection.execute(
+        "SELECT role FROM unnest(%s::text[]) AS role WHERE NOT EXISTS (SELECT 1 FROM unnest(%s::text[]) AS grantee "
+        "WHERE CASE grantee WHEN 'PUBLIC' THEN true ELSE pg_has_role(role, grantee, 'MEMBER') END)",
+        [list(roles), [grant.grantee for grant in withheld]],
+    ).fetchall()
+    return *withheld, *application_grants(connection, table, [role for (role,) in rows])
+
+
 def application_grants(
     connection: psycopg.Connection, table: sql.Composable, roles: Iterable[str]
 ) -> tuple[Grant, ...]:
