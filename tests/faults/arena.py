@@ -42,7 +42,7 @@ _SETTINGS = postgres.SETTINGS | {
     "autovacuum": "off",
 }
 # The store grows slowly, so that a long trial does not take longer and longer to check.
-MIX = Mix(insert=0.11, reinsert=0.09, metadata=0.35, content=0.15, vector=0.15, delete=0.15)
+MIX = Mix(insert=0.06, reinsert=0.10, metadata=0.35, content=0.17, vector=0.17, delete=0.15)
 TUNING = {
     "debounce_seconds": 0.05,
     "batch_size": 200,
@@ -51,7 +51,7 @@ TUNING = {
     "slow_seconds": 5.0,
     "silence_seconds": 1.5,
     "apply_seconds": 2.0,
-    "busy_seconds": 20.0,
+    "busy_seconds": 8.0,
 }
 
 
@@ -191,13 +191,12 @@ class Arena:
             self.target_network.conninfo(self.target.conninfo),
             tuning=TUNING,
         )
-        self.ledger, route = directory / "ledger", directory / "route"
-        route.write_text(self.source.conninfo)
-        load = Load(per_second, 3, seed, MIX, TABLE)
-        self.writer: WriterProcess = stack.enter_context(writer_process(load, route, self.ledger))
+        (directory / "route").write_text(self.source.conninfo)
+        self.ledgers: list[Path] = []
+        self._load, self._writing = Load(per_second, 3, seed, MIX, TABLE), stack.enter_context(contextlib.ExitStack())
         self.mover = Mover(self.spec, directory)
         stack.callback(lambda: self.mover.kill())
-        self.until(lambda: self.ledger.exists() and self.ledger.stat().st_size > 10_000, "the writer writes")
+        self.begin_ledger()
 
     def _server(self, name: str, stack: contextlib.ExitStack) -> Server:
         server = Server(self.directory, name)
@@ -211,6 +210,21 @@ class Arena:
         self.source.execute("CREATE TABLE side (id int PRIMARY KEY, content text)")
         with psycopg.connect(self.target.conninfo) as connection:
             connection.execute(create_table(TABLE))
+
+    def begin_ledger(self) -> None:
+        """Have a new writer with a ledger of its own; the one before ends in order, and its rows stay as they are."""
+        if self.ledgers:
+            self.writer.stop()
+            self._writing.close()
+        load = replace(self._load, seed=self._load.seed * 1_000 + len(self.ledgers))
+        ledger = self.directory / f"ledger-{len(self.ledgers)}"
+        self.writer: WriterProcess = self._writing.enter_context(writer_process(load, self.directory / "route", ledger))
+        self.until(lambda: ledger.exists() and ledger.stat().st_size > 10_000, "the writer writes")
+        self.ledgers.append(ledger)
+
+    def judge(self, ledger: Path) -> Verdict:
+        """What the target has of a ledger."""
+        return judge(ledger, self.target.conninfo, TABLE)
 
     def restart_mover(self, **changes: object) -> None:
         """Have a new mover, with other settings if need be; one that runs is killed."""
@@ -230,11 +244,11 @@ class Arena:
         """Wait until the mover streams."""
         self.until(lambda: self.mover.state.get("status", {}).get("state") == "streaming", "the mover streams")
 
-    def settle(self, endings: tuple[str, ...] = ()) -> Settled:
+    def settle(self, endings: tuple[str, ...] = (), *, writing: bool = True) -> Settled:
         """Wait until the target has everything, then have the writer wait for a lock, and judge.
 
         A mover that has ended is started again if it was killed, or ended with one of these errors; any other end is
-        raised as NotSettled.
+        raised as NotSettled, and so is that of the writer while there has to be one.
         """
         began = time.monotonic()
         restarts = self._drain(endings)
@@ -243,11 +257,11 @@ class Arena:
             still.execute(f"LOCK TABLE {TABLE} IN SHARE MODE")
             restarts += self._drain(endings)
             sums = [self._checksum(server) for server in (self.source, self.target)]
-            verdict = judge(self.ledger, self.target.conninfo, TABLE)
+            verdict = self.judge(self.ledgers[-1])
         ((quarantined,),) = self.target.execute(
             "SELECT count(*) FROM orchestra_stream.quarantine WHERE resolved_at IS NULL"
         )
-        if not self.writer.running:
+        if writing and not self.writer.running:
             raise NotSettled("the writer ended by itself")
         return Settled(seconds, restarts, verdict, *sums, quarantined)
 

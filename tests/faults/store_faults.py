@@ -315,7 +315,7 @@ def drop_slot(arena: Arena) -> None:
         arena.source.execute(
             "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", SLOT
         )
-        return not arena.source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", SLOT)
+        return not arena.source.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", SLOT)
 
     arena.until(dropped, "the slot is dropped")
 
@@ -401,13 +401,9 @@ def _copying(inner: Injected, arena: Arena, draw: random.Random) -> Iterator[Non
     drop_slot(arena)
     for _ in range(draw.randint(1, 3)):
         arena.restart_mover(copy_rows_per_second=6_000)
-        at = draw.random()
-
-        def there(at: float = at) -> bool:
-            state = arena.mover.state
-            return state.get("rows_copied", 0) >= at * state.get("rows", 10**9) or state.get("phase") != "copying"
-
-        arena.until(lambda: there() or arena.mover.ended, "the copy is under way")
+        arena.until(lambda: "phase" in arena.mover.state, "the mover has begun")
+        # A copy that goes on has only some of the rows to send; whether it is met before or after its end is chance.
+        time.sleep(draw.uniform(0, 0.8))
         with inner(arena, draw):
             time.sleep(draw.uniform(0, 0.5))
     yield

@@ -26,6 +26,7 @@ def place() -> Iterator[Arena]:
 @pytest.mark.parametrize(
     "name",
     [
+        "two movers at once",
         "mover killed",
         "mover killed while it copies",
         "source killed",
@@ -40,7 +41,6 @@ def place() -> Iterator[Arena]:
         "row that the target refuses",
         "large transaction with savepoints",
         "keys that change, rows that come and go",
-        "two movers at once",
         "mover superseded while it sleeps",
         "slot dropped",
         "column added to the source",

@@ -123,7 +123,8 @@ def test_killed_it_leaves_a_ledger_that_holds_and_the_next_one_goes_on_with_it(p
         # What it had sent may still be under way in its server processes, which notice its end a moment later.
         with psycopg.connect(pair.source) as connection:
             wait_until(lambda c=connection: not c.execute(
-                "SELECT FROM pg_stat_activity WHERE application_name LIKE 'orchestra writer%'").fetchall())  # fmt: skip
+                "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'orchestra writer%'"
+            ).fetchall())  # fmt: skip
             connection.rollback()
         verdict = judge(ledger, pair.source, "memories")
         assert verdict.holds, str(verdict)
