@@ -1,7 +1,8 @@
 """The stream as a process of its own: it outlives the notebook that started it, and may run for weeks beside it.
 
-``python -m orchestra_lib stream --environment NAME`` is that process; how it stands lies in a file that it writes twice
-a second. A notebook starts it when it does not run, and stops it with SIGTERM: what was not confirmed comes again.
+``python -m orchestra_lib stream --environment NAME`` is that process; how it stands lies in a file that it writes ten
+times a second. A notebook starts it when it does not run, and stops it with SIGTERM: what was not confirmed comes
+again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from orchestra_lib.memory.stream import Stream
 from orchestra_lib.memory.stream_status import StreamStatus
 from orchestra_lib.paths import state_directory
 
-_WRITE_SECONDS = 0.5
+_WRITE_SECONDS = 0.1
 _START_SECONDS, _STOP_SECONDS = 60.0, 60.0
 _POLL_SECONDS = 0.05
 
@@ -132,6 +133,23 @@ def stop(environment: str) -> bool:
             process.kill()
             process.wait(_STOP_SECONDS)
     return True
+
+
+def wait_for(environment: str, lsn: int, timeout_seconds: float) -> bool:
+    """Whether the stream of an environment has brought everything before ``lsn``, once waited for.
+
+    Raises TargetUnreachable when it has ended.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        found = report(environment)
+        if found is not None and found.status.applied_lsn >= lsn:
+            return True
+        if found is None or not found.is_running:
+            raise TargetUnreachable(f"the stream does not run: {(found and found.ended) or 'it was killed'}")
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
 
 
 def serve(environment: str, stream: Stream, tell: Callable[[StreamStatus], str] = lambda _status: "") -> int:

@@ -3,41 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import psycopg
+from psycopg import sql
 
 from orchestra_lib import local_target
+from orchestra_lib.cloud.target import Target
+from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import ParameterError
+from orchestra_lib.memory_target import our_user
 from orchestra_lib.settings import Settings
+
+DATABASE = "orchestra"
+"""The database of the memory in AlloyDB. It is ours, so that settings of the whole database can be made in it."""
+_MAINTENANCE = "postgres"
 
 
 @dataclass(frozen=True)
-class Databases:
-    """Connection strings of the store that memories come from and of the one they go to. Used, never shown."""
+class SourceDatabase:
+    """Where memories come from. The address is used, never shown."""
 
-    source: str
-    target: str
-    source_is_rehearsal: bool
+    address: Address
+    is_rehearsal: bool
 
     def __repr__(self) -> str:
-        return f"Databases(source=***, target=***, source_is_rehearsal={self.source_is_rehearsal})"
+        return f"SourceDatabase(***, is_rehearsal={self.is_rehearsal})"
 
 
-def databases(settings: Settings) -> Databases:
-    """The source and target of an environment; in the local one the databases are started if they are not up.
+def source_database(settings: Settings) -> SourceDatabase:
+    """Today's store; in a rehearsal without a store of its own the local one, started if it is not up.
 
-    Raises ParameterError when an environment on Google Cloud names no database, TargetUnreachable when the local
-    ones do not start.
+    Raises ParameterError when an environment on Google Cloud names none, TargetUnreachable when the local one does not
+    start.
     """
-    source, target = settings.memory.source.dsn, settings.memory.target.dsn
-    local = settings.environment.kind == "local"
-    if not local and (source is None or target is None):
-        missing = [name for name, dsn in (("source", source), ("target", target)) if dsn is None]
+    dsn = settings.memory.source.dsn
+    if dsn is not None:
+        return SourceDatabase(dsn.reveal(), is_rehearsal=False)
+    if settings.environment.kind != "local":
         raise ParameterError(
-            f"environment {settings.environment.name} names no {' and no '.join(missing)} database; "
-            f"set {' and '.join(f'memory.{name}.dsn' for name in missing)} in its parameter file"
+            f"environment {settings.environment.name} names no source database; set memory.source.dsn in its parameter "
+            "file or give source_dsn"
         )
-    started = local_target.start()["databases"] if source is None or target is None else {}
-    return Databases(
-        source.reveal() if source else started["source"]["conninfo"],
-        target.reveal() if target else started["target"]["conninfo"],
-        source_is_rehearsal=source is None,
-    )
+    return SourceDatabase(local_target.start()["databases"]["source"]["conninfo"], is_rehearsal=True)
+
+
+class Instances:
+    """How AlloyDB instances are reached: by the official connector on Google Cloud, by their sockets locally.
+
+    ``user`` is the database user that we are there.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    @cached_property
+    def user(self) -> str:
+        """The database user that we log in as. Raises TargetUnreachable."""
+        return our_user(self._target)
+
+    def address(self, instance: str, user: str | None = None, database: str = DATABASE) -> Address:
+        """The address of a database of that instance (full name). Raises TargetUnreachable when it does not serve."""
+        if self._target.kind == "local":
+            served = local_target.instance(instance)
+            parameters: dict[str, Any] = {
+                "host": served["socket_directory"],
+                "port": served["port"],
+                "user": user or self.user,
+                "dbname": database,
+            }
+            return psycopg.conninfo.make_conninfo(**parameters)
+        from orchestra_lib.cloud.database import InstanceDial  # the connector takes a second to import
+
+        return InstanceDial(instance, user or self.user, database, self._connector)
+
+    def make_database(self, instance: str) -> bool:
+        """Make our database in an instance unless it is there; returns whether it was made."""
+        with connect(self.address(instance, database=_MAINTENANCE), role="target") as session:
+            if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                return False
+            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+            return True
+
+    @cached_property
+    def _connector(self) -> Any:
+        from orchestra_lib.cloud.database import connector
+
+        return connector(self._target.credentials)

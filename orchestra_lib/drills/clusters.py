@@ -47,13 +47,13 @@ class Clusters:
             "cluster": {**_only(live, _TAKEN_FROM_CLUSTER), "networkConfig": _network(live)},
             "continuousBackupSource": {"cluster": cluster, "pointInTime": moment.isoformat()},
         }
-        started = self._client.call(API, f"{CLUSTERS}.restore", f"{parent}/clusters", body=body)
+        started = self._client.call(API, f"{CLUSTERS}.restore", f"{parent}/clusters:restore", body=body)
         self._finish(f"restore {restored}", started)
         return self._like(instance, restored)
 
     def switch_over(self, secondary: str) -> None:
         """Let a secondary cluster and its primary change places. Raises CloudRefused."""
-        started = self._client.call(API, f"{CLUSTERS}.switchover", secondary, body={})
+        started = self._client.call(API, f"{CLUSTERS}.switchover", f"{secondary}:switchover", body={})
         self._finish(f"switch over to {secondary}", started)
 
     def delete(self, path: str) -> bool:

@@ -1,71 +1,67 @@
-"""The steps of runbook 03: take stock, plan, copy, check, index, measure. Each adds its evidence to the run."""
+"""The steps of runbook 03: take stock, provision, copy, index, stream, drill, cut over and back, measure."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import plotly.graph_objects as go
 import psycopg
 from psycopg import sql
 
 from orchestra_lib.database import connect
-from orchestra_lib.display import Progress, Table, evidence_table, message_box
+from orchestra_lib.display import Progress, Table
 from orchestra_lib.display.boxes import Box
-from orchestra_lib.display.plots import recall_latency_figure
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
-from orchestra_lib.memory.copy import CopyJob, CopyResult, copy, exported_snapshot
+from orchestra_lib.memory import initial_copy as initial
+from orchestra_lib.memory.copy import CopiedRange, CopyResult, copy, exported_snapshot
+from orchestra_lib.memory.initial_copy import initial_copy, standing
 from orchestra_lib.memory.inventory import Inventory, inventory_checks, inventory_readings, take_inventory
+from orchestra_lib.memory.layout import layout_of
 from orchestra_lib.memory.ranges import key_ranges
 from orchestra_lib.memory.schema import create_table
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.verify import verify
+from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.paths import state_directory
-from orchestra_lib.phases.queries import corpus_queries, sampled_queries
-from orchestra_lib.phases.report import cost_sentences, evaluation_evidence, evaluation_table
+from orchestra_lib.phases.memory_drills import DrillSteps
+from orchestra_lib.phases.memory_index import IndexSteps
+from orchestra_lib.phases.memory_load import RehearsalLoad
+from orchestra_lib.phases.memory_stores import Stores
+from orchestra_lib.phases.memory_stream import StreamSteps
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.rehearsal import Corpus, build, seed_store
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.target import databases
-from orchestra_lib.vectors.alternative import measured_alternative
-from orchestra_lib.vectors.evaluate import FEWEST_QUERIES, Evaluation, QuerySet, evaluate
-from orchestra_lib.vectors.index import (
-    BuiltIndex,
-    IndexSpec,
-    available_memory_mib,
-    build_index,
-    is_built,
-    ivfflat_index,
-    persist_probes,
-)
-from orchestra_lib.vectors.memory import ivfflat_build_memory
-from orchestra_lib.vectors.search import Searchable
-from orchestra_lib.vectors.suit import suitability
-from orchestra_lib.vectors.truth import exact_neighbours
+from orchestra_lib.vectors.evaluate import FEWEST_QUERIES
+from orchestra_lib.vectors.index import is_built, ivfflat_index
 
-TARGET_TABLE = "memories"
+_LOGICAL = "logical"
 
 
 class MemoryPhase:
-    """One run of the memory phase. Methods are called in the order of the runbook's cells and may be called again."""
+    """One run of the memory phase. Methods are called in the order of the runbook's cells and may be called again.
+
+    A source that stands still (``live`` false) is copied and measured; the stream and everything after it is left out.
+    """
 
     def __init__(self, run: Runbook) -> None:
-        self._run = run
-        self._settings = run.settings.memory
-        self._databases = databases(run.settings)
-        self._corpus = self._rehearsal_store() if self._databases.source_is_rehearsal else None
-        self._source_session = connect(self._databases.source, role="source")
-        self._source = source_table(self._source_session, self._settings.source.table, self._settings.source.columns)
-        self._job = CopyJob(self._databases.source, self._source, self._databases.target, sql.Identifier(TARGET_TABLE))
+        self._run, self._settings = run, run.settings.memory
+        self._stores = Stores(run)
+        self._corpus = self._rehearsal_store() if self._stores.source.is_rehearsal else None
+        with connect(self._stores.source.address, role="source") as session:
+            self._source = source_table(session, self._settings.source.table, self._settings.source.columns)
+        self._load = RehearsalLoad(self._stores)
+        self._index = IndexSteps(self._stores, self._corpus)
+        self._drills = DrillSteps(self._stores)
+        self.stream = StreamSteps(self._stores, self._load, self._corpus)
         self._inventory: Inventory | None = None
-        self._copied: CopyResult | None = None
-        self._index: BuiltIndex | None = None
-        self._evaluations: list[Evaluation] = []
+        self._copied: tuple[CopiedRange, ...] | None = None
+        self._drills.clear()
+
+    # --- check and plan -----------------------------------------------------------------------------------------------
 
     def inventory(self) -> Table:
         """Read the source once and show what it holds."""
-        with self._run.step("inventory"):
-            self._inventory = take_inventory(self._source_session, self._source)
+        with self._run.step("inventory"), connect(self._stores.source.address, role="source") as session:
+            self._inventory = take_inventory(session, self._source)
         rows = list(inventory_readings(self._inventory))
         if self._source.defaulted:
             rows.append(
@@ -76,7 +72,7 @@ class MemoryPhase:
                     note="they get constants; map them with source_columns if the table has them under another name",
                 )
             )
-        return self._show(rows, f"The source table {self._settings.source.table}")
+        return self._stores.show(rows, f"The source table {self._settings.source.table}")
 
     def checks(self) -> tuple[Evidence, ...]:
         """What must hold before anything is changed."""
@@ -85,75 +81,64 @@ class MemoryPhase:
         if self._corpus is None:
             enough = Bound(">=", FEWEST_QUERIES)
             rows.append(Evidence("rows to search with", Source.OBSERVED, taken.rows, "rows", enough))
-        return (*rows, *self._memory_checks(taken))
+        if self._settings.stream.live:
+            rows += self._stream_checks()
+        rows += self._index.checks(taken)
+        if self._stores.cloud is not None:
+            rows += self._stores.cloud.checks(self._stores.cloud.look())
+        return tuple(rows)
 
     def plan(self) -> Plan:
-        """What applying would change on the target, from the target as it is now."""
-        taken, spec = self._taken_inventory(), self._index_spec()
-        with connect(self._databases.target, role="target") as target:
-            table_rows = _rows_in(target, TARGET_TABLE)
-            present = ivfflat_index(target, sql.Identifier(TARGET_TABLE)) if table_rows is not None else None
-            index_verb = Verb.KEEP if is_built(target, spec) else Verb.REPLACE if present else Verb.CREATE
-            place = f"{target.info.host}:{target.info.port}/{target.info.dbname}"
-        create = Verb.CREATE if table_rows is None else Verb.KEEP
-        there = (
-            "there now: key ranges that agree stay, all rows of the others are replaced" if table_rows else "there now"
-        )
-        replaced = f"; replaces {present[0]}" if present and index_verb is Verb.REPLACE else ""
-        changes = (
-            Change(create, "extension", "vector", f"pgvector, {taken.pgvector_version} on the source"),
-            Change(create, "table", TARGET_TABLE, "the memory table, 14 columns"),
-            Change(
-                Verb.UPDATE if table_rows else Verb.CREATE,
-                "rows",
-                TARGET_TABLE,
-                f"{taken.rows:,} from the source; {table_rows or 0:,} {there}",
-                table_rows,
-                taken.rows,
-            ),
-            Change(
-                index_verb,
-                "index",
-                spec.name,
-                f"IVFFlat with {spec.lists:,} lists, {spec.opclass}{replaced}",
-                present[1] if present else None,
-                spec.lists,
-            ),
-            Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
-        )
-        live: dict[str, object] = {
-            "environment": self._run.settings.environment.name,
-            "target": place,
-            "source_rows": taken.rows,
-            "target_rows": table_rows,
-            "index": present[0] if present else None,
-        }
-        return Plan(changes, live)
+        """What applying would change: AlloyDB, the target database, and the source's publication and slot."""
+        cloud = self._stores.cloud.plan() if self._stores.cloud else Plan(())
+        changes, live = self._database_plan()
+        return Plan((*cloud.changes, *changes), {**cloud.live_state, **live})
+
+    # --- apply --------------------------------------------------------------------------------------------------------
+
+    def provision(self) -> Table:
+        """Make AlloyDB's cluster, instances and users, and our database in it."""
+        if self._stores.cloud is None:
+            row = Evidence("target", Source.OBSERVED, "a database of your own", note="nothing is provisioned for it")
+            return self._stores.show((row,), "The target")
+        table = self._stores.cloud.apply()
+        with self._run.step("database"):
+            self._stores.make_database()
+        return table
+
+    def provisioning(self) -> go.Figure | None:
+        """When each change ran; None where nothing was provisioned."""
+        return self._stores.cloud.figure() if self._stores.cloud else None
+
+    def start_load(self) -> Table:
+        """Let the rehearsal's application write from now on, through everything that follows."""
+        self._load.start()
+        wanted = self._settings.load
+        what = f"{wanted.writes_per_second:,} writes/s" if self._load.is_running and wanted else "the application's own"
+        note = "inserts, updates and deletes, each in a ledger" if self._load.is_running else "no rehearsal's writer"
+        return self._stores.show((Evidence("load on the source", Source.ASSUMED, what, note=note),), "The load")
 
     def copy(self) -> Table:
-        """Make the table if it is missing and copy the rows; running it again sends only what differs."""
-        with self._run.step("copy"), connect(self._databases.target, role="target") as target:
-            target.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            target.execute(create_table(TARGET_TABLE, self._settings.dimension))
-            ranges = key_ranges(self._source_session, self._source, self._settings.copy_.ranges)
-            total = self._taken_inventory().rows
-            progress = Progress("copy", "rows")
-            with exported_snapshot(self._source_session) as snapshot:
-                self._copied = copy(
-                    self._job, snapshot, ranges, self._settings.copy_.workers, lambda done: progress(done, total)
-                )
-        return self._show(self._copy_evidence(self._copied), "The copy")
+        """Make the table if it is missing and copy the rows; a copy that was cut off goes on."""
+        with self._run.step("copy"):
+            with connect(self._stores.target(), role="target") as target:
+                target.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                target.execute(create_table(TARGET_TABLE, self._settings.dimension))
+            rows = self._copy_live() if self._settings.stream.live else self._copy_still()
+        return self._stores.show(rows, "The copy")
 
     def verify(self) -> Table:
         """Read the target back and compare it with what the source sent, range by range."""
         if self._copied is None:
             raise GateFailed("there is no copy to check yet: run the cell that copies first")
-        progress, total = Progress("check", "rows"), self._taken_inventory().rows
+        if not self._copied:
+            row = Evidence("the copy is older than this run", Source.OBSERVED, "compared while the stream runs")
+            return self._stores.show((row,), "Source and target")
+        progress, total = Progress("check", "rows"), sum(one.source.rows for one in self._copied)
+        job = self._stores.move(self._stores.target()).copy_job()
         with self._run.step("check"):
-            found = verify(
-                self._job, self._copied.ranges, self._settings.copy_.workers, lambda done: progress(done, total)
-            )
-        table = self._show(found.evidence(), "Source and target compared")
+            found = verify(job, self._copied, self._settings.copy_.workers, lambda done: progress(done, total))
+        table = self._stores.show(found.evidence(), "Source and target compared")
         if found.differing_ranges:
             named = "; ".join(f"{row.id} is {row.kind}" for row in found.differences[:5])
             raise DataError(
@@ -164,77 +149,47 @@ class MemoryPhase:
 
     def build_index(self) -> Table:
         """Check the memory that the build needs, build, and read back what was built."""
-        spec, progress = self._index_spec(), Progress("index", "rows")
-        with self._run.step("index"):
-            self._index = build_index(self._databases.target, spec, self._available_mib(), progress.say)
-        memory, built = self._index.memory, self._index.build_seconds
-        progress.say("built" if built else "there already")
-        judged = suitability(spec.lists, self._taken_inventory().rows)
-        rows = (
-            Evidence(
-                "lists of the index, read back",
-                Source.OBSERVED,
-                self._index.lists,
-                "lists",
-                Bound("==", spec.lists),
-                note=judged.sentence,
-            ),
-            Evidence(
-                "memory that the build needs",
-                Source.ASSUMED,
-                memory.required_mib,
-                "MiB",
-                note=f"by formula: what maintenance_work_mem has to allow; {memory.resident_mib:,} of it are touched",
-            ),
-            Evidence("build time", Source.MEASURED, built, "s", note="" if built else "the index was there already"),
-            Evidence("size of the index", Source.MEASURED, self._index.size_bytes / 2**20, "MiB"),
-        )
-        return self._show(rows, "The index")
+        return self._index.build(self._taken_inventory().rows)
+
+    def drill_point_in_time(self) -> Table:
+        """Restore AlloyDB to a moment, and count."""
+        return self._drills.point_in_time()
+
+    def drill_switchover(self) -> Table:
+        """Let the other region take over and give back."""
+        return self._drills.switchover()
 
     def measure(self) -> Table:
         """Exact truth, then recall and latency before (source) and after (target), and of the alternative if needed."""
-        if self._index is None:
-            raise GateFailed("there is no index to measure yet: run the cell that builds it first")
-        with self._run.step("measure"):
-            queries = self._queries()
-            before = self._evaluate_source(queries)
-            after = self._evaluate_target(queries, self._index)
-            self._evaluations = [before, after]
-            judged = suitability(self._index.lists, after.rows)
-            if not judged.suits:
-                self._evaluations.append(self._evaluate_alternative(queries, judged.sensible_lists))
-        persisted = persist_probes(self._databases.target, after.probes)
-        self._run.add(
-            *evaluation_evidence(self._evaluations, self._run.settings),
-            Evidence("probes that a new session has", Source.OBSERVED, persisted, "probes", Bound("==", after.probes)),
-            yes_or_no(
-                "the search reads the index",
-                Source.OBSERVED,
-                after.plan_uses == self._index.name,
-                note=f"plan with enable_seqscan = off: {after.plan_uses or 'scan of the table'}; "
-                f"left alone: {after.plan_left_alone or 'scan of the table'}",
-            ),
-        )
-        return evaluation_table(self._evaluations)
+        return self._index.measure(self._source)
 
     def figure(self) -> go.Figure:
         """Recall against latency, with the targets."""
-        targets, host = self._run.settings.targets, self._run.record.host
-        model = ", ".join(self._taken_inventory().rows_by_model)
-        subject = (
-            f"{self._evaluations[-1].rows:,} rows · {model} · {host['cores']} cores, {host['cpu']} · one client, warm"
-        )
-        return recall_latency_figure(
-            self._evaluations, self._settings.search.recall_target, targets.vector_search_p95_ms, subject
-        )
+        return self._index.figure(self._taken_inventory())
 
     def explain(self) -> Box:
         """What the chosen lists cost, in sentences made of the numbers above; the record keeps them too."""
-        sentences = cost_sentences(self._evaluations, self._taken_index())
-        for sentence in sentences:
-            if sentence not in self._run.record.notes:
-                self._run.note(sentence)
-        return message_box("\n".join(sentences))
+        return self._index.explain()
+
+    def read_back(self) -> Table:
+        """Everything once more: AlloyDB as wanted, the quarantine empty, the slot within its limit."""
+        rows: list[Evidence] = []
+        with self._run.step("read back"):
+            if self._stores.cloud is not None:
+                rows += self._stores.cloud.read_back()
+            if self._settings.stream.live:
+                rows += self.stream.standing()
+        return self._stores.show(rows, "Read back")
+
+    def leave(self) -> Table:
+        """What stays: on Google Cloud the stream goes on beside today's store, a rehearsal's rests."""
+        self._load.close()
+        local = self._run.settings.environment.kind == "local"
+        stopped = self.stream.stop() if local else False
+        state = "rests; run this notebook again and it goes on" if stopped or local else "goes on"
+        return self._stores.show((Evidence("the stream", Source.OBSERVED, state),), "What stays")
+
+    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _rehearsal_store(self) -> Corpus:
         wanted = self._settings.corpus
@@ -242,87 +197,111 @@ class MemoryPhase:
             progress = Progress("rehearsal store", "rows")
             progress.say("reading and embedding the standard library, a minute the first time")
             corpus = build(wanted.seed, wanted.queries, state_directory() / "corpus")
-            seeded = seed_store(
-                self._databases.source, corpus, wanted.rows, self._settings.source.lists, progress, progress.say
-            )
+            address = str(self._stores.source.address)
+            seeded = seed_store(address, corpus, wanted.rows, self._settings.source.lists, progress, progress.say)
             progress.say(str(seeded))
         self._run.note(str(seeded))
         return corpus
 
-    def _queries(self) -> QuerySet:
-        wanted, k = self._settings, self._settings.search.k
-        with connect(self._databases.target, role="target") as target:
-            if self._corpus is not None:
-                vectors, answers = corpus_queries(self._corpus)
-                truth = exact_neighbours(target, self._job.target_table, vectors, k, wanted.index.opclass)
-                return QuerySet(vectors, answers, truth)
-            ids, vectors = sampled_queries(target, self._job.target_table, wanted.corpus.queries, wanted.dimension)
-            truth = exact_neighbours(target, self._job.target_table, vectors, k, wanted.index.opclass, excluded=ids)
-            return QuerySet(vectors, None, truth)
+    def _stream_checks(self) -> list[Evidence]:
+        """Whether the source's changes can be followed."""
+        claim = "the source's changes can be followed"
+        with connect(self._stores.source.address, role="source") as session:
+            row = session.execute("SELECT current_setting('wal_level')").fetchone()
+            level = row[0] if row else ""
+            if level != _LOGICAL:
+                remedy = "set wal_level = logical and restart it, or copy a store that stands still: live = False"
+                return [yes_or_no(claim, Source.OBSERVED, False, note=f"its wal_level is {level}; {remedy}")]
+            try:
+                layout_of(session, self._source)
+            except DataError as error:
+                return [yes_or_no(claim, Source.OBSERVED, False, note=f"{error}; or live = False")]
+        return [yes_or_no(claim, Source.OBSERVED, True, note="wal_level is logical, and every change carries the id")]
 
-    def _evaluate_source(self, queries: QuerySet) -> Evaluation:
-        present = ivfflat_index(self._source_session, self._source.table)
-        return evaluate(
-            self._source_session,
-            self._searchable(self._source.table, queries, self._source.id_column, self._source.embedding_column),
-            queries,
-            present[1] if present else None,
-            self._settings.search.recall_target,
-            None,
-            f"before: source, {present[1]:,} lists" if present else "before: source, no IVFFlat index",
+    def _database_plan(self) -> tuple[tuple[Change, ...], dict[str, object]]:
+        taken, spec = self._taken_inventory(), self._index.spec
+        address = self._stores.target_now()
+        rows: int | None = None
+        present: tuple[str, int, int] | None = None
+        built, place, left = False, "not there yet", None
+        if address is not None:
+            with connect(address, role="target") as target:
+                rows = _rows_in(target, TARGET_TABLE)
+                present = ivfflat_index(target, sql.Identifier(TARGET_TABLE)) if rows is not None else None
+                built = is_built(target, spec)
+                place = f"{target.info.host}:{target.info.port}/{target.info.dbname}"
+            if self._settings.stream.live and rows is not None:
+                left = standing(self._stores.move(address).copy_spec())
+        replaced = f"; replaces {present[0]}" if present and not built else ""
+        changes = [
+            Change(
+                Verb.KEEP if rows is not None else Verb.CREATE, "table", TARGET_TABLE, "the memory table, 14 columns"
+            ),
+            self._rows_change(taken, rows, left),
+            Change(
+                Verb.KEEP if built else Verb.REPLACE if present else Verb.CREATE,
+                "index",
+                spec.name,
+                f"IVFFlat with {spec.lists:,} lists, {spec.opclass}{replaced}",
+                present[1] if present else None,
+                spec.lists,
+            ),
+            Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
+        ]
+        if self._settings.stream.live:
+            changes += self._source_changes(left)
+        live: dict[str, object] = {
+            "environment": self._run.settings.environment.name,
+            "target": place,
+            "source_rows": taken.rows,
+            "target_rows": rows,
+            "index": present[0] if present else None,
+            "copy": left.state if left else None,
+        }
+        return tuple(changes), live
+
+    def _rows_change(self, taken: Inventory, rows: int | None, left: initial.Standing | None) -> Change:
+        if left is not None and left.state != initial.NEW:
+            verb = Verb.KEEP if left.state == initial.DONE else Verb.UPDATE
+            return Change(verb, "rows", TARGET_TABLE, f"goes on where it was: {left.reason}", rows, taken.rows)
+        there = f"{rows:,} there now: key ranges that agree stay, all rows of the others are replaced" if rows else ""
+        detail = f"{taken.rows:,} from the source{'; ' if there else ''}{there}"
+        return Change(Verb.UPDATE if rows else Verb.CREATE, "rows", TARGET_TABLE, detail, rows, taken.rows)
+
+    def _source_changes(self, left: initial.Standing | None) -> tuple[Change, ...]:
+        there = left is not None and left.state != initial.NEW
+        verb = Verb.KEEP if there else Verb.CREATE
+        stream = self._settings.stream
+        return (
+            Change(verb, "publication on the source", stream.publication, f"of {self._settings.source.table} alone"),
+            Change(verb, "slot on the source", stream.slot, "keeps the source's log for the stream, within its limit"),
         )
 
-    def _evaluate_target(self, queries: QuerySet, index: BuiltIndex) -> Evaluation:
-        with connect(self._databases.target, role="target") as target:
-            return evaluate(
-                target,
-                self._searchable(self._job.target_table, queries),
-                queries,
-                index.lists,
-                self._settings.search.recall_target,
-                self._settings.index.probes,
-                f"after: target, {index.lists:,} lists",
-            )
+    def _copy_live(self) -> tuple[Evidence, ...]:
+        progress = Progress("copy", "rows")
+        done = initial_copy(self._stores.move(self._stores.target()).copy_spec(), progress)
+        # Once the stream has run, the target is no longer what was copied: both are compared while it runs.
+        self._copied = () if done.before.state == initial.DONE else done.ranges
+        begun = {initial.NEW: "begun", initial.UNFINISHED: "gone on with", initial.DONE: "found complete"}
+        rows = (Evidence("the copy was", Source.OBSERVED, begun[done.before.state], note=done.before.reason),)
+        return rows if done.before.state == initial.DONE else (*rows, *self._copy_evidence(done.sent))
 
-    def _evaluate_alternative(self, queries: QuerySet, lists: int) -> Evaluation:
-        spec = self._index_spec()
-        return measured_alternative(
-            self._databases.target,
-            IndexSpec(spec.table, lists, spec.opclass, spec.dimension),
-            queries,
-            self._settings.search.recall_target,
-            self._available_mib(),
-        )
-
-    def _searchable(
-        self, table: sql.Composable, queries: QuerySet, id_column: str = "id", embedding_column: str = "embedding"
-    ) -> Searchable:
-        k = self._settings.search.k + (queries.truth.excluded is not None)
-        return Searchable(table, self._settings.index.opclass, k, id_column, embedding_column)
-
-    def _index_spec(self) -> IndexSpec:
-        wanted = self._settings.index
-        return IndexSpec(
-            TARGET_TABLE, wanted.lists, wanted.opclass, self._settings.dimension, wanted.maintenance_work_mem_mib
-        )
-
-    def _memory_checks(self, taken: Inventory) -> tuple[Evidence, ...]:
-        spec, available = self._index_spec(), self._available_mib()
-        memory = ivfflat_build_memory(spec.lists, taken.rows, spec.dimension, max(1, taken.table_bytes // 8192))
-        allowed, needs = spec.maintenance_work_mem_mib, "wanted is what the index build needs, by formula"
-        given = (
-            ("maintenance_work_mem that the settings allow", allowed, memory.required_mib),
-            ("memory that this machine has available", available, memory.resident_mib),
-        )
-        return tuple(
-            Evidence(claim, Source.OBSERVED, value, "MiB", Bound(">=", wanted), note=needs)
-            for claim, value, wanted in given
-            if value is not None
-        )
-
-    def _available_mib(self) -> int | None:
-        # Only the local databases share this machine's memory.
-        return available_memory_mib() if self._settings.target.dsn is None else None
+    def _copy_still(self) -> tuple[Evidence, ...]:
+        progress, total = Progress("copy", "rows"), self._taken_inventory().rows
+        job, wanted = self._stores.move(self._stores.target()).copy_job(), self._settings.copy_
+        with connect(self._stores.source.address, role="source") as session:
+            ranges = key_ranges(session, job.source, wanted.ranges)
+            with exported_snapshot(session) as snapshot:
+                done = copy(
+                    job,
+                    snapshot,
+                    ranges,
+                    wanted.workers,
+                    lambda rows: progress(rows, total),
+                    rows_per_second=wanted.rows_per_second,
+                )
+        self._copied = done.ranges
+        return self._copy_evidence(done)
 
     def _copy_evidence(self, copied: CopyResult) -> tuple[Evidence, ...]:
         return (
@@ -343,19 +322,10 @@ class MemoryPhase:
             ),
         )
 
-    def _show(self, rows: Sequence[Evidence], caption: str) -> Table:
-        self._run.add(*rows)
-        return evidence_table(rows, caption)
-
     def _taken_inventory(self) -> Inventory:
         if self._inventory is None:
             raise GateFailed("the source was not read yet: run the cell that takes the inventory first")
         return self._inventory
-
-    def _taken_index(self) -> BuiltIndex:
-        if self._index is None or not self._evaluations:
-            raise GateFailed("nothing was measured yet: run the cells that build and measure first")
-        return self._index
 
 
 def _rows_in(connection: psycopg.Connection, table: str) -> int | None:

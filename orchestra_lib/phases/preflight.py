@@ -40,7 +40,7 @@ from orchestra_lib.rules import OFFLINE
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import STRATEGY, root
 from orchestra_lib.settings.document import read
-from orchestra_lib.target import databases
+from orchestra_lib.target import source_database
 
 _SOURCE_CLAIM = "today's store can be looked at"
 
@@ -116,8 +116,8 @@ class PreflightPhase:
     def _store(self) -> Iterator[Check]:
         memory = self._settings.memory
         if self._settings.environment.kind == "local":
-            reached = databases(self._settings)
-            yield from source_checks(reached.source, memory, is_rehearsal=reached.source_is_rehearsal)
+            reached = source_database(self._settings)
+            yield from source_checks(reached.address, memory, is_rehearsal=reached.is_rehearsal)
         elif memory.source.dsn is None:
             yield warned(
                 "today's store", _SOURCE_CLAIM, Source.ASSUMED, "memory.source.dsn is open: phase 3 asks for it"

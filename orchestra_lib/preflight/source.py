@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 from psycopg import sql
 
-from orchestra_lib.database import connect
+from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Source
 from orchestra_lib.memory.source import readable, source_table
@@ -20,9 +20,9 @@ _SAMPLE_ROWS = 1_000
 _OLDEST_PGVECTOR = (0, 5, 0)
 
 
-def source_checks(conninfo: str, memory: Memory, *, is_rehearsal: bool) -> Iterator[Check]:
+def source_checks(address: Address, memory: Memory, *, is_rehearsal: bool) -> Iterator[Check]:
     """What can be read of the source in moments. Raises TargetUnreachable when it cannot be reached."""
-    with connect(conninfo, role="source") as connection:
+    with connect(address, role="source") as connection:
         yield judged(AREA, f"{AREA} can be reached", Source.OBSERVED, True, f"as {connection.info.user}")
         yield from _extension(connection, is_rehearsal)
         yield from _table(connection, memory, is_rehearsal)

@@ -115,10 +115,12 @@ class CircuitBreaker(Model):
 class Stream(Model):
     """How today's store names the stream of its changes, and when it is to be told that it keeps too much of them.
 
+    ``live`` false: the store stands still and is only copied.
     ``slot_alert_ratio`` is the part of ``max_slot_wal_keep_size`` beyond which the slot is in danger: when all of it is
     used the slot is lost, and everything is copied anew.
     """
 
+    live: bool
     slot: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,63}$")]
     publication: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
     slot_alert_ratio: float = Field(gt=0, lt=1)

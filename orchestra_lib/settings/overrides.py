@@ -29,6 +29,7 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "03_memory": MappingProxyType(
             {
                 **_APPROVAL,
+                **_DESTRUCTION,
                 "rows": "memory.corpus.rows",
                 "queries": "memory.corpus.queries",
                 "lists": "memory.index.lists",
@@ -37,6 +38,13 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "source_table": "memory.source.table",
                 "source_columns": "memory.source.columns",
                 "workers": "memory.copy.workers",
+                "live": "memory.stream.live",
+                "debounce_seconds": "memory.sync.debounce_seconds",
+                "batch_size": "memory.sync.batch_size",
+                "connections": "memory.sync.connections",
+                "drill_restore": "memory.drills.point_in_time",
+                "drill_switchover": "memory.drills.switchover",
+                "drill_cutover": "memory.drills.cutover",
             }
         ),
         "99_rollback": MappingProxyType(

@@ -1,0 +1,254 @@
+"""The stream of runbook 03: started as a process of its own, timed while it catches up, asked beside the source."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import plotly.graph_objects as go
+from psycopg import sql
+
+from orchestra_lib import stream_process
+from orchestra_lib.database import Address, connect
+from orchestra_lib.display import Progress, Table
+from orchestra_lib.display.lag import LagPoint, lag_figure
+from orchestra_lib.errors import DataError, GateFailed, TargetUnreachable
+from orchestra_lib.evidence import Bound, Evidence, Source
+from orchestra_lib.memory import state_tables
+from orchestra_lib.memory.compare import Store, compare_live
+from orchestra_lib.memory.ranges import key_ranges
+from orchestra_lib.memory.shadow import ShadowSide, index_opclass, shadow
+from orchestra_lib.memory.slot import mark, slot_state
+from orchestra_lib.memory.source import source_table
+from orchestra_lib.memory.stream_status import StreamStatus
+from orchestra_lib.move import STREAM, TARGET_TABLE
+from orchestra_lib.phases.memory_load import RehearsalLoad
+from orchestra_lib.phases.memory_stores import Stores
+from orchestra_lib.phases.queries import corpus_queries, sampled_queries
+from orchestra_lib.rehearsal import Corpus
+from orchestra_lib.secret import Secret
+from orchestra_lib.settings.overrides import OVERRIDES
+from orchestra_lib.vectors.index import ivfflat_index
+from orchestra_lib.vectors.nearest import Matrix
+from orchestra_lib.vectors.search import Searchable
+
+_PILED_ROWS = 4_000
+_ENOUGH_TO_TIME = 2_000
+_FRESH_SECONDS = 0.1
+"""What a change may take beyond the debounce: the freshness that is promised."""
+_CATCH_UP_SECONDS = 600.0
+_PAUSE_SECONDS = 0.1
+_PASSED_ON = ("memory.source.", "memory.sync.")
+
+
+class StreamSteps:
+    """The stream from the source to the target, in the order of the runbook's cells."""
+
+    def __init__(self, stores: Stores, load: RehearsalLoad, corpus: Corpus | None) -> None:
+        self._stores, self._load, self._corpus = stores, load, corpus
+        self._settings, self._run = stores.memory, stores.run
+        self._environment = stores.settings.environment.name
+        self._points: list[LagPoint] = []
+        self._started: StreamStatus | None = None
+
+    def start(self) -> Table:
+        """Start the stream's process, or find it running; in a rehearsal with a backlog to catch up with."""
+        was_there = stream_process.running(self._environment) is not None
+        with self._run.step("stream"):
+            piled = self._load.pile_up(_PILED_ROWS) if self._load.is_wanted and not was_there else 0
+            found = stream_process.start(self._environment, self._overrides())
+            self._points, self._started = [], found.status
+        how = "found running" if was_there else "started; it goes on when this kernel ends"
+        note = f"{how}; {piled:,} rows were piled up for it to catch up with" if piled else how
+        return self._stores.show(
+            (Evidence("process of the stream", Source.OBSERVED, found.pid, "", note=note),), "The stream"
+        )
+
+    def catch_up(self) -> Table:
+        """Wait until the stream has brought what was written before; then watch it keep up for a while."""
+        with self._run.step("catch up"):
+            rows = self._timed()
+            rows += self._watched()
+        return self._stores.show((*rows, *self.standing()), "Catching up and keeping up")
+
+    def figure(self) -> go.Figure:
+        """How far behind it was, and what it applied, over time."""
+        if not self._points:
+            raise GateFailed("nothing was watched yet: run the cell that catches up first")
+        host, sync = self._run.record.host, self._settings.sync
+        subject = (
+            f"{sync.debounce_seconds} s or {sync.batch_size} changes a batch, {sync.connections} sessions · "
+            f"{host['cores']} cores, {host['cpu']}"
+        )
+        return lag_figure(self._points, self._run.settings.targets.sync_records_per_second, subject)
+
+    def compare(self) -> Table:
+        """Compare every row of both stores while the stream runs."""
+        progress = Progress("compare", "rows")
+        source, target = self.stores_compared()
+        with self._run.step("compare live"):
+            with connect(source.address, role="source") as session:
+                ranges = key_ranges(session, source.table, self._settings.copy_.ranges)
+                row = session.execute(sql.SQL("SELECT count(*) FROM {}").format(source.table.table)).fetchone()
+            total = row[0] if row else 0
+            found = compare_live(
+                source,
+                target,
+                ranges,
+                self._settings.copy_.workers,
+                self.wait_for,
+                lambda done: progress(done, max(done, total)),
+            )
+        table = self._stores.show(found.evidence(), "Both stores compared while they are written to")
+        if found.differences:
+            raise DataError(
+                f"{len(found.differences)} rows differ and stay so, such as {found.differences[0].id}; look at the "
+                "quarantine, then compare again"
+            )
+        return table
+
+    def shadow(self) -> Table:
+        """Ask both stores the same questions and explain every difference."""
+        source, target = self.stores_compared()
+        sides = [self._side(store) for store in (source, target)]
+        progress = Progress("shadow reads", "queries")
+        with self._run.step("shadow"):
+            queries = self._queries(target.address)
+            found = shadow(sides[0], sides[1], queries, self.wait_for, lambda done: progress(done, len(queries)))
+        return self._stores.show(found.evidence(), "The same questions to both stores")
+
+    def stop(self) -> bool:
+        """Stop the stream's process; the slot keeps what comes meanwhile. Returns whether one ran."""
+        return stream_process.stop(self._environment)
+
+    def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
+        """Whether the stream has brought everything before ``lsn``, once waited for."""
+        return stream_process.wait_for(self._environment, lsn, timeout_seconds)
+
+    def drain(self) -> None:
+        """Return once everything that is committed on the source now is on the target. Raises TargetUnreachable."""
+        with connect(self._stores.source.address, role="source") as session:
+            lsn = mark(session)
+        if not self.wait_for(lsn, _CATCH_UP_SECONDS):
+            raise TargetUnreachable(f"the stream did not catch up within {_CATCH_UP_SECONDS:.0f} s: look at its lag")
+
+    def stores_compared(self) -> tuple[Store, Store]:
+        """Both sides, as comparisons want them."""
+        address, store = self._stores.target(), self._settings.source
+        with connect(self._stores.source.address, role="source") as session:
+            theirs = source_table(session, store.table, store.columns)
+        with connect(address, role="target") as session:
+            ours = source_table(session, TARGET_TABLE, {})
+        return Store("source", self._stores.source.address, theirs), Store("target", address, ours)
+
+    def _timed(self) -> list[Evidence]:
+        """Watch until what is written by now has come; the rate if there was enough of it."""
+        progress = Progress("catch up", "rows")
+        with connect(self._stores.source.address, role="source") as session:
+            lsn = mark(session)
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
+        while (now := self._status()).applied_lsn < lsn:
+            if time.monotonic() > deadline:
+                raise TargetUnreachable(f"the stream is still behind after {_CATCH_UP_SECONDS:.0f} s: {now.sentence()}")
+            self._note(now)
+            progress.say(now.sentence())
+            time.sleep(_PAUSE_SECONDS)
+        self._note(now)
+        progress.say(now.sentence())
+        began = self._started or now
+        rows, seconds = now.rows_applied - began.rows_applied, now.at - began.at
+        enough = rows >= _ENOUGH_TO_TIME and seconds > 0
+        note = f"{rows:,} rows in {seconds:.1f} s, into an index of {self._settings.index.lists:,} lists"
+        return [
+            Evidence(
+                "rows applied a second while catching up",
+                Source.MEASURED,
+                round(rows / seconds) if enough else None,
+                "rows/s",
+                Bound(">=", self._run.settings.targets.sync_records_per_second) if enough else None,
+                note=note if enough else f"{rows:,} rows were to be caught up with: too few to time",
+            )
+        ]
+
+    def _watched(self) -> list[Evidence]:
+        """Watch the stream keep up with what is written; how fresh the target is."""
+        wanted = self._settings.load
+        if not self._load.is_running or wanted is None:
+            return []
+        ends = time.monotonic() + wanted.seconds
+        while time.monotonic() < ends:
+            now = self._status()
+            self._note(now)
+            time.sleep(_PAUSE_SECONDS)
+        limit = self._settings.sync.debounce_seconds + _FRESH_SECONDS
+        note = f"of the last five seconds, {wanted.writes_per_second:,} writes a second were wanted"
+        freshness = (
+            ("p50", now.freshness_p50, None),
+            ("p95", now.freshness_p95, limit),
+            ("p99", now.freshness_p99, None),
+        )
+        return [
+            Evidence(
+                f"{name} from the commit on the source to the commit on the target",
+                Source.MEASURED,
+                None if value is None else round(value, 3),
+                "s",
+                None if bound is None else Bound("<=", round(bound, 3)),
+                note=note,
+            )
+            for name, value, bound in freshness
+        ]
+
+    def standing(self) -> list[Evidence]:
+        """What the slot keeps, and what lies in quarantine."""
+        stream = self._settings.stream
+        with connect(self._stores.source.address, role="source") as session:
+            slot = slot_state(session, stream.slot)
+        with connect(self._stores.target(), role="target") as session:
+            aside = state_tables.unresolved(session, STREAM)
+        rows = [Evidence("changes in quarantine", Source.OBSERVED, aside, "rows", Bound("==", 0))]
+        if slot is not None:
+            rows.append(slot.evidence(stream.slot_alert_ratio))
+        return rows
+
+    def _status(self) -> StreamStatus:
+        found = stream_process.report(self._environment)
+        if found is None or not found.is_running:
+            raise TargetUnreachable(f"the stream does not run: {(found and found.ended) or 'it was never started'}")
+        return found.status
+
+    def _note(self, status: StreamStatus) -> None:
+        began = self._started or status
+        moment = status.at - began.at
+        if not self._points or moment > self._points[-1].seconds:
+            self._points.append(LagPoint(moment, status.lag_bytes, status.lag_seconds, status.rows_per_second))
+
+    def _side(self, store: Store) -> ShadowSide:
+        wanted = self._settings
+        with connect(store.address, role=store.role) as session:
+            opclass = index_opclass(session, store.table.table, store.table.embedding_column) or wanted.index.opclass
+            present = ivfflat_index(session, store.table.table)
+        probes = wanted.index.probes if store.role == "target" else None
+        searchable = Searchable(
+            store.table.table, opclass, wanted.search.k, store.table.id_column, store.table.embedding_column
+        )
+        return ShadowSide(store, searchable, probes or max(1, math.isqrt(present[1] if present else 1)))
+
+    def _queries(self, address: Address) -> Matrix:
+        count = self._settings.shadow.queries
+        if self._corpus is not None:
+            return corpus_queries(self._corpus)[0][:count]
+        with connect(address, role="target") as session:
+            return sampled_queries(session, sql.Identifier(TARGET_TABLE), count, self._settings.dimension)[1]
+
+    def _overrides(self) -> dict[str, Any]:
+        """The parameters of this run that the stream depends on, as its process takes them."""
+        given: dict[str, Any] = {}
+        for name, place in OVERRIDES["03_memory"].items():
+            if place.startswith(_PASSED_ON):
+                value: Any = self._run.settings
+                for part in place.split("."):
+                    value = getattr(value, part)
+                given[name] = value.reveal() if isinstance(value, Secret) else value
+        return given
