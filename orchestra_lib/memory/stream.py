@@ -42,6 +42,8 @@ _APPLICATION = "orchestra stream"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 _CONFIRM_SECONDS = 1.0
 """At least as often the source hears of us; it gives a silent reader up after wal_sender_timeout, 60 s by default."""
+_IDLE_SECONDS = 0.1
+"""How long it sleeps when nothing comes: so long a stop may go unnoticed."""
 _MESSAGES_AT_ONCE = 512
 OnApplied = Callable[[Collection[bytes] | None, int], None]
 _Result = TypeVar("_Result")
@@ -301,7 +303,7 @@ class Stream:
     def _wait(self, run: _Run, reading: _Reading) -> None:
         """Sleep until something has come, a batch has landed, or one is due."""
         due = self._gathering.due_at(self._spec.tuning.debounce_seconds)
-        seconds = _CONFIRM_SECONDS / 2 if due is None or self._flight else due - time.monotonic()
+        seconds = _IDLE_SECONDS if due is None or self._flight else due - time.monotonic()
         if self._is_full():
             run.waker.wait(seconds)
         else:
