@@ -242,13 +242,11 @@ class Backend:
 
     def _let_in(self, users: Sequence[User], server: Running, connection: psycopg.Connection) -> None:
         """Have the server know its IAM users."""
-        changed = [
-            file for file, text in server_settings.access(users).items() if (self.data / file).read_text() != text
-        ]
-        if not changed:
+        files = {self.data / name: text for name, text in server_settings.access(users).items()}
+        if all(file.exists() and file.read_text() == text for file, text in files.items()):
             return
-        for file, text in server_settings.access(users).items():
-            (self.data / file).write_text(text)
+        for file, text in files.items():
+            file.write_text(text)
         connection.execute("SELECT pg_reload_conf()")
         names = [user.name for user in users if user.is_iam]
         deadline = time.monotonic() + _RELOADED_SECONDS

@@ -30,7 +30,7 @@ from orchestra_lib.local.alloydb.wanted import wanted_of
 
 _LOOK_SECONDS = 0.25
 _BECOMING_SECONDS = 600
-_BECOMING = frozenset({"CREATING", "BOOTSTRAPPING", "PROMOTING"})
+_BECOMING = frozenset({"BOOTSTRAPPING", "CREATING"})
 _THREADS = 32
 """Connections that wait for a server, and jobs: each takes one while it lasts."""
 _log = logging.getLogger(__name__)

@@ -15,11 +15,13 @@ _NOT_REACHED = "recovery ended before configured recovery target was reached"
 def from_backup(backup: Path, target: Path, name: str) -> None:
     """The state of a backup (a directory of ``places.backup``) as whole data in a new directory.
 
-    Raises TargetUnreachable when the backup holds none.
+    Raises TargetUnreachable when the backup holds none: its cluster had no instance, or no data plane ran.
     """
     base = backups.base_of(backup)
     if backups.note_of(base) is None:
-        raise TargetUnreachable(f"{name} cannot be restored: no data plane ran when its backup was made; make another")
+        raise TargetUnreachable(
+            f"{name} cannot be restored: its backup holds no data, for want of an instance when it was made"
+        )
     _recovered(base, target, name, {"restore_command": "/bin/false", "recovery_target": "immediate"})
 
 

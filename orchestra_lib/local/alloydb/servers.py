@@ -202,9 +202,16 @@ class Servers:
             else:
                 backend.end_chain()
             server, unusable = backend.serve(self._plan(wanted, None))
-        if is_new and self.needs_base_backup(wanted.name):
-            self.take_base_backup(wanted.name)
+        if is_new and wanted.cluster.origin is None:
+            self._take_first_base_backup(wanted.name)
         return Served(wanted, server, unusable)
+
+    def _take_first_base_backup(self, name: str) -> None:
+        """Of empty data, at once: so everything that is ever written can be restored."""
+        try:
+            self.take_base_backup(name)
+        except TargetUnreachable as error:
+            _log.warning("%s: no base backup yet: %s", name, error)  # it is tried again at the next look
 
     def _serve_follower(self, wanted: Wanted) -> Served:
         backend = self.backend(wanted.name)
@@ -228,8 +235,8 @@ class Servers:
         """Make a follower a server that is written to."""
         slot = slots.slot_of(wanted.instance.uid)
         old = self._predecessor(wanted, backend)
-        self._start_follower(wanted, backend)
         if old is None:
+            self._start_follower(wanted, backend)
             if backend.followed in self.wanted and self.backend(backend.followed).running:
                 followed = self.backend(backend.followed)
                 with followed.session() as connection:
@@ -238,6 +245,10 @@ class Servers:
             backend.promote()
             return
         former = self.backend(old.name)
+        if former.is_follower and backend.running is None and backend.control_data().state == "shut down":
+            backend.lead()  # it gave up its role in a change that was not carried out
+            return
+        self._start_follower(wanted, backend)
         if handover.has_everything(former, backend) or (wanted.is_failover and former.running is None):
             backend.promote()
             self._give_up_role(former)

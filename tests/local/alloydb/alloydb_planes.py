@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import socket
 import time
 import urllib.error
@@ -14,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import psycopg.conninfo
 
@@ -70,6 +73,18 @@ class Planes:
         if "error" in answer:
             raise OperationFailed(answer["error"]["message"])
         return answer.get("response", {})
+
+    def begin(self, method: str, path: str, body: Any = None) -> str:
+        """Start an operation and return its name at once."""
+        return str(self._ask(method, f"alloydb/v1/{path}", body)["name"])
+
+    def kill(self) -> None:
+        """End the data plane without a chance to finish anything."""
+        plane = program.status(self.directory)
+        assert plane is not None
+        os.kill(plane.pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(plane.pid)] if psutil.pid_exists(plane.pid) else [], timeout=5)
+        assert program.status(self.directory) is None
 
     def listening(self, address: str) -> None:
         """Return when somebody listens on an instance's address."""

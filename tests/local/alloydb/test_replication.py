@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -141,6 +144,50 @@ def test_a_secondary_takes_over_from_a_primary_that_was_killed_and_that_one_foll
     planes.done("POST", f"{primary.name}:switchover", {})
     write(primary, 1)
     assert count(primary) == written + 51
+
+
+def test_a_data_plane_that_is_killed_within_a_switchover_finishes_it_later(planes, primary, secondary):
+    written = count(primary)
+    soon(lambda: count(secondary) == written)
+    operation = planes.begin("POST", f"{secondary.name}:switchover", {})
+    soon(lambda: postgres.running(primary.data(primary.primary)) is None)
+    planes.kill()
+    planes.start()
+    assert "error" not in planes.call("GET", operation)
+    write(secondary, 5)
+    soon(lambda: count(primary) == written + 5)
+    planes.done("POST", f"{primary.name}:switchover", {})
+    assert count(primary) == written + 5
+
+
+def test_a_secondary_takes_over_from_a_primary_that_was_deleted(planes):
+    first = planes.cluster()
+    first.instance()
+    with first.session() as connection:
+        connection.execute("CREATE TABLE writes (n int, filler text)")
+    write(first, 30)
+    second = first.secondary()
+    soon(lambda: count(second) == 30)
+    planes.done("DELETE", first.primary)
+    planes.done("POST", f"{second.name}:promote", {"failover": True}, "v1beta")
+    write(second, 1)
+    assert count(second) == 31
+
+
+def test_the_command_tells_where_an_instance_listens(planes, primary, secondary):
+    environment = {**os.environ, "ORCHESTRA_STATE_DIR": str(planes.state)}
+    for cluster, role in ((primary, "PRIMARY"), (secondary, "SECONDARY")):
+        command = [sys.executable, "-m", "orchestra_lib", "local", "instance", cluster.primary, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        found = json.loads(done.stdout)
+        assert (found["instance"], found["role"]) == (cluster.primary, role)
+        where = f"host={found['socket_directory']} port={found['port']} user={planes.operator} dbname=postgres"
+        with psycopg.connect(where) as connection:
+            assert one(connection, "SELECT current_user") == planes.operator
+            assert psutil.Process(found["pid"]).name() == "postgres"
+    command = [*command[:5], f"{primary.name}/instances/none"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (refused.returncode, "was not found" in refused.stderr) == (3, True)
 
 
 def test_a_restart_and_a_failover_start_the_server_again(planes, primary):

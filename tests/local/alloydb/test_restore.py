@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from datetime import UTC, datetime, timedelta
 
-import psutil
 import pytest
-from alloydb_planes import OperationFailed
+from alloydb_planes import Cluster, OperationFailed
 
-from orchestra_lib.local.alloydb import places, program
+from orchestra_lib.local.alloydb import places
 
 pytestmark = pytest.mark.slow
 
@@ -117,19 +114,16 @@ def test_a_data_plane_that_is_killed_within_a_restore_finishes_it_later(planes, 
             "pointInTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         },
     }
-    operation = planes._ask("POST", f"alloydb/v1/{parent}/clusters:restore", body)["name"]
+    operation = planes.begin("POST", f"{parent}/clusters:restore", body)
     uid = planes.call("GET", f"{parent}/clusters/killed-within")["uid"]
     storage = places.storage(planes.directory, uid)
     while not (storage / "restored.part" / "recovery.signal").exists():
         time.sleep(0.002)
-    plane = program.status(planes.directory)
-    os.kill(plane.pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(plane.pid)] if psutil.pid_exists(plane.pid) else [], timeout=5)
+    planes.kill()
     assert not (storage / "restored").exists()
-    assert not planes._ask("GET", f"alloydb/v1/{operation}").get("done")
     planes.start()
     answer = planes.call("GET", operation)
     assert "error" not in answer
-    restored = type(source)(planes, f"{parent}/clusters/killed-within")
+    restored = Cluster(planes, f"{parent}/clusters/killed-within")
     restored.instance()
     assert rows(restored) == expected
