@@ -23,7 +23,7 @@ def servers() -> Iterator[databases.LocalState]:
     directory = Path(tempfile.mkdtemp(prefix="orchestra-tests-"))
     directory.chmod(0o755)
     try:
-        yield databases.up(directory)
+        yield databases.up(directory, names=("source", "target"))
     finally:
         databases.down(directory)
         shutil.rmtree(directory)

@@ -1,4 +1,4 @@
-"""The local databases: "today's" memory store and the migration's target, two real PostgreSQL 16 servers.
+"""The local databases: real PostgreSQL 16 servers beside AlloyDB, first of all "today's" memory store.
 
 Their data lies in the state directory: removing that removes them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import postgres
 from orchestra_lib.local.postgres import Running
 
-NAMES = ("source", "target")
+NAMES = ("source",)
+"""What the local target has; tests and benchmarks make others beside it."""
 # A store that is to be followed while it moves, with a limit on what it keeps for whoever follows it.
 SETTINGS = {
     **postgres.SETTINGS,
@@ -53,30 +54,31 @@ class LocalState:
         return json.dumps(asdict(self), indent=1)
 
 
-def up(state_directory: Path) -> LocalState:
+def up(state_directory: Path, names: Sequence[str] = NAMES) -> LocalState:
     """Start what is not running and return where it is. Running servers are found again, not restarted.
 
     Raises TargetUnreachable when there is no room or no permission, or when a server does not come up.
     """
-    directory = _make_directory(state_directory)
+    directory = _make_directory(state_directory, names)
     with _one_at_a_time(directory):
-        return LocalState(str(directory), {name: _start(directory, name) for name in NAMES})
+        return LocalState(str(directory), {name: _start(directory, name) for name in names})
 
 
-def status(state_directory: Path) -> LocalState:
+def status(state_directory: Path, names: Sequence[str] = NAMES) -> LocalState:
     """The databases that are running now; starts nothing."""
     directory = state_directory / "local"
-    running = {name: database for name in NAMES if (database := _running(directory, name))}
+    running = {name: database for name in names if (database := _running(directory, name))}
     return LocalState(str(directory), running)
 
 
 def down(state_directory: Path) -> tuple[str, ...]:
-    """Stop the running servers, data kept; returns their names. Raises TargetUnreachable if one will not stop."""
+    """Stop every running server, data kept; returns their names. Raises TargetUnreachable if one will not stop."""
     directory = state_directory / "local"
     if not directory.exists():
         return ()
     with _one_at_a_time(directory):
-        running = [name for name in NAMES if _running(directory, name)]
+        present = sorted(file.parent.name for file in directory.glob("*/PG_VERSION"))
+        running = [name for name in present if _running(directory, name)]
         for name in running:
             postgres.stop(directory / name, _called(name))
     return tuple(running)
@@ -89,7 +91,7 @@ def reset(state_directory: Path) -> tuple[str, ...]:
     return stopped
 
 
-def _make_directory(state_directory: Path) -> Path:
+def _make_directory(state_directory: Path, names: Sequence[str]) -> Path:
     directory = state_directory / "local"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def _make_directory(state_directory: Path) -> Path:
             "set ORCHESTRA_STATE_DIR to a directory that you may write to"
         ) from error
     free = shutil.disk_usage(directory).free
-    if free < FREE_BYTES_NEEDED and not (directory / NAMES[-1] / "PG_VERSION").exists():
+    if free < FREE_BYTES_NEEDED and not all((directory / name / "PG_VERSION").exists() for name in names):
         raise TargetUnreachable(
             f"the local databases need {FREE_BYTES_NEEDED / 2**20:,.0f} MiB of disk in {directory}, "
             f"{free / 2**20:,.0f} MiB are free; free some or set ORCHESTRA_STATE_DIR to a larger disk"

@@ -43,7 +43,7 @@ def servers() -> Iterator[tuple[str, str, Path]]:
     directory = Path(tempfile.mkdtemp(prefix="orchestra-bench-"))
     directory.chmod(0o755)
     try:
-        up = databases.up(directory).databases
+        up = databases.up(directory, names=("source", "target")).databases
         for database in up.values():
             with psycopg.connect(database.conninfo, autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION vector")

@@ -19,6 +19,8 @@ from orchestra_lib.local import databases
 
 pytestmark = pytest.mark.slow
 
+PAIR = ("source", "target")
+
 
 @pytest.fixture
 def state():
@@ -31,22 +33,25 @@ def state():
 
 def in_another_process(state, then="") -> int:
     program = (
-        f"from pathlib import Path; from orchestra_lib.local import databases as d; d.up(Path({str(state)!r})); {then}"
+        "from pathlib import Path; from orchestra_lib.local import databases as d; "
+        f"d.up(Path({str(state)!r}), {PAIR}); {then}"
     )
     return subprocess.run([sys.executable, "-c", program], check=False).returncode
 
 
 def test_they_outlive_the_process_that_started_them_even_when_it_is_killed(state):
     assert in_another_process(state, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)") == -signal.SIGKILL
-    running = databases.status(state).databases
+    running = databases.status(state, PAIR).databases
     assert set(running) == {"source", "target"}
-    assert databases.up(state).databases == running, "found again, same process"
+    assert databases.up(state, PAIR).databases == running, "found again, same process"
     for database in running.values():
         with psycopg.connect(database.conninfo) as connection:
             assert connection.execute("SHOW wal_buffers").fetchone() == ("64MB",)
+            assert connection.execute("SHOW wal_level").fetchone() == ("logical",)
+            assert connection.execute("SHOW max_slot_wal_keep_size").fetchone() == ("2GB",)
             assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
     assert databases.down(state) == ("source", "target")
-    assert databases.status(state).databases == {}
+    assert databases.status(state, PAIR).databases == {}
     assert not any(is_serving(database.pid) for database in running.values())
 
 
@@ -61,13 +66,13 @@ def is_serving(pid) -> bool:
 
 
 def test_a_killed_server_comes_back_with_its_rows(state):
-    conninfo = databases.up(state).databases["target"].conninfo
+    conninfo = databases.up(state).databases["source"].conninfo
     with psycopg.connect(conninfo) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
-    killed = databases.status(state).databases["target"].pid
+    killed = databases.status(state).databases["source"].pid
     os.kill(killed, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], timeout=5)
-    conninfo = databases.up(state).databases["target"].conninfo
+    conninfo = databases.up(state).databases["source"].conninfo
     with psycopg.connect(conninfo) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (42,)
 
@@ -96,10 +101,10 @@ def test_a_socket_that_is_taken_is_said(state):
     databases.down(state)
     # The lock file of a socket belongs to the process that it names, if that is alive and the same user's.
     holder = subprocess.Popen(["sleep", "60"], user="pgserver" if os.geteuid() == 0 else None)
-    lock = state / "local" / "target" / ".s.PGSQL.5432.lock"
+    lock = state / "local" / "source" / ".s.PGSQL.5432.lock"
     lock.write_text(f"{holder.pid}\n{state}\n0\n5432\n{lock.parent}\n")
     try:
-        with pytest.raises(TargetUnreachable, match=r"target database does not start: .*lock file"):
+        with pytest.raises(TargetUnreachable, match=r"source database does not start: .*lock file"):
             databases.up(state)
     finally:
         holder.kill()
