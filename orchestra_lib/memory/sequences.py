@@ -81,33 +81,38 @@ def sequences(connection: psycopg.Connection, table: sql.Composable) -> tuple[Se
 
 
 def make_missing(connection: psycopg.Connection, wanted: Sequenced[Sequence], users: Sequenced[str] = ()) -> None:
-    """Make those that are not there, alike but at their beginning; the roles ``users`` may take numbers from all.
+    """Make those that are not there, alike but at their beginning; the roles ``users`` may take numbers from them.
 
     Raises DataError when their schema is missing.
     """
     for sequence in wanted:
-        statement = sql.SQL(
-            "CREATE SEQUENCE IF NOT EXISTS {} AS {} INCREMENT BY {} MINVALUE {} MAXVALUE {} START WITH {} CACHE {} {}"
-        ).format(
-            sql.Identifier(sequence.schema, sequence.name),
-            sql.SQL(sequence.type),
-            sql.Literal(sequence.increment),
-            sql.Literal(sequence.minimum),
-            sql.Literal(sequence.maximum),
-            sql.Literal(sequence.start),
-            sql.Literal(sequence.cache),
-            sql.SQL("CYCLE" if sequence.cycles else "NO CYCLE"),
-        )
-        name, roles = sql.Identifier(sequence.schema, sequence.name), map(sql.Identifier, users)
-        try:
-            connection.execute(statement)
-            if users:
-                grant = sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}")
-                connection.execute(grant.format(name, sql.SQL(", ").join(roles)))
-        except psycopg.errors.InvalidSchemaName as error:
-            raise DataError(
-                f"sequence {sequence.schema}.{sequence.name} has no schema to be made in: make {sequence.schema} first"
-            ) from error
+        name = sql.Identifier(sequence.schema, sequence.name)
+        if connection.execute("SELECT to_regclass(%s)", [name.as_string(connection)]).fetchone() == (None,):
+            _make(connection, sequence, name)
+            grant = sql.SQL("GRANT USAGE ON SEQUENCE {} TO {}")
+            for user in users:
+                connection.execute(grant.format(name, sql.Identifier(user)))
+
+
+def _make(connection: psycopg.Connection, sequence: Sequence, name: sql.Identifier) -> None:
+    statement = sql.SQL(
+        "CREATE SEQUENCE {} AS {} INCREMENT BY {} MINVALUE {} MAXVALUE {} START WITH {} CACHE {} {}"
+    ).format(
+        name,
+        sql.SQL(sequence.type),
+        sql.Literal(sequence.increment),
+        sql.Literal(sequence.minimum),
+        sql.Literal(sequence.maximum),
+        sql.Literal(sequence.start),
+        sql.Literal(sequence.cache),
+        sql.SQL("CYCLE" if sequence.cycles else "NO CYCLE"),
+    )
+    try:
+        connection.execute(statement)
+    except psycopg.errors.InvalidSchemaName as error:
+        raise DataError(
+            f"sequence {sequence.schema}.{sequence.name} has no schema to be made in: make {sequence.schema} first"
+        ) from error
 
 
 def set_further_on(connection: psycopg.Connection, wanted: Sequenced[Sequence], margin: int) -> None:

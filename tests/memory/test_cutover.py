@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from orchestra_lib.evidence import Verdict
 from orchestra_lib.local import postgres
 from orchestra_lib.memory import cutover as cutting
 from orchestra_lib.memory import cutover_journal
-from orchestra_lib.memory.cutover import CutoverUndone, CutoverUnfinished
+from orchestra_lib.memory.cutover import Cutover, CutoverUndone, CutoverUnfinished
+from orchestra_lib.memory.cutover_checks import cutover_checks
 from orchestra_lib.memory.cutover_journal import CutoverJournal, Outcome, Step
 from orchestra_lib.rehearsal.ledger import standing
 
@@ -193,6 +195,39 @@ def test_an_endpoint_that_cannot_be_put_back_is_told_and_the_writers_are_let_in_
     with pytest.raises(CutoverUndone, match="could not undo 'switch the endpoint': the secret cannot be reached"):
         stage.cut_over(switch=broken)
     assert (may_write(stage, stage.source), may_write(stage, stage.target)) == (True, False)
+
+
+def test_an_interruption_is_undone_and_raised_again(stage: Stage) -> None:
+    def interrupted(endpoint: str) -> None:
+        if endpoint == stage.endpoint(stage.target):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.cut_over(switch=interrupted)
+    assert stage.journal().cutovers[-1].outcome is Outcome.UNDONE
+    assert may_write(stage, stage.source)
+
+
+def test_without_a_stream_back_there_is_a_cutover_and_no_return(stage: Stage) -> None:
+    one_way = replace(stage.direction(), back=None)
+    with stage.stream() as (stream, touched):
+        Cutover(one_way, stage.journal(), stage.switch, QUICK).run(
+            stream, touched, lambda _spec: pytest.fail("started")
+        )
+    assert (slots(stage.source), slots(stage.target)) == (set(), set())
+    assert may_write(stage, stage.target)
+    with pytest.raises(DataError, match="no stream from the target back to the source"):
+        one_way.reversed()
+
+
+def test_a_source_that_lacks_columns_could_not_take_the_rows_back(stage: Stage) -> None:
+    direction = stage.direction()
+    mapped = {**direction.here.table.columns, "content": "body"}
+    poorer = replace(direction.here.table, defaulted=("persona",), columns=mapped)
+    with stage.stream() as (stream, _):
+        rows = cutover_checks(replace(direction, here=replace(direction.here, table=poorer)), stream.status(), 5)
+    failing = [(row.claim, row.note) for row in rows if row.verdict is Verdict.FAIL]
+    assert failing == [("columns that the source could not take back", "persona, content")]
 
 
 def test_somebody_who_writes_in_the_pause_ends_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
