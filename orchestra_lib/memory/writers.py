@@ -65,7 +65,7 @@ WITH entry AS (
 )
 SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END, privilege_type, attname, is_grantable,
        pg_get_userbyid(grantor)
-FROM entry WHERE privilege_type = ANY(%(writes)s) AND grantee <> current_user::regrole
+FROM entry WHERE privilege_type = ANY(%(writes)s) AND grantee <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
 """
 
 _WRITERS = """

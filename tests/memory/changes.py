@@ -156,3 +156,15 @@ def stored(conninfo: str, columns: Sequence[str] = COLUMNS, table: str = "memori
     """What a table holds, in key order."""
     with psycopg.connect(conninfo) as connection:
         return connection.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY id").fetchall()
+
+
+def emptied(conninfo: str) -> None:
+    """Remove what a test has made in a database that others use after it."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS orchestra_stream, elsewhere CASCADE")
+        for kind, letter in (("TABLE", "r"), ("SEQUENCE", "S")):
+            names = (
+                "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = %s"
+            )
+            for (name,) in connection.execute(names, [letter]).fetchall():
+                connection.execute(f"DROP {kind} IF EXISTS {name} CASCADE")

@@ -5,19 +5,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 import psycopg
 import pytest
+from changes import emptied, lasting_pair
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
-from stores import fill
+from stores import Pair, fill
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Verdict
+from orchestra_lib.local.databases import LocalState
 from orchestra_lib.memory.compare import Difference, Store, _merged, compare_live, differences, key_comparison
 from orchestra_lib.memory.ranges import KeyRange, key_ranges
 from orchestra_lib.memory.schema import create_table
@@ -25,6 +28,20 @@ from orchestra_lib.memory.slot import current_lsn
 from orchestra_lib.memory.source import source_table
 
 UPDATE = "UPDATE memories SET version = version + 1, content = content || 'x' WHERE id = %s"
+
+
+@pytest.fixture(scope="module")
+def lasting(servers: LocalState) -> Iterator[Pair]:
+    with lasting_pair(servers, "compared") as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(lasting: Pair) -> Iterator[Pair]:
+    """Both databases for one test, empty again after it."""
+    yield lasting
+    for conninfo in (lasting.source, lasting.target):
+        emptied(conninfo)
 
 
 class Follower:

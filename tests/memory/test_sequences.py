@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from changes import emptied, lasting_pair
 from psycopg import sql
+from stores import Pair
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
+from orchestra_lib.local.databases import LocalState
 from orchestra_lib.memory.sequences import make_missing, sequences, set_further_on
 
 TABLE = sql.Identifier("numbered")
+
+
+@pytest.fixture(scope="module")
+def lasting(servers: LocalState) -> Iterator[Pair]:
+    with lasting_pair(servers, "numbered") as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(lasting: Pair) -> Iterator[Pair]:
+    """Both databases for one test, empty again after it."""
+    yield lasting
+    for conninfo in (lasting.source, lasting.target):
+        emptied(conninfo)
 
 
 @pytest.fixture

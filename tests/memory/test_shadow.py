@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import psycopg
 import pytest
+from changes import emptied, lasting_pair
 from psycopg import sql
-from stores import fill, unit_vectors
+from stores import Pair, fill, unit_vectors
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Verdict
+from orchestra_lib.local.databases import LocalState
 from orchestra_lib.memory.compare import Store
 from orchestra_lib.memory.shadow import ShadowSide, Why, index_opclass, shadow
 from orchestra_lib.memory.source import source_table
@@ -18,6 +22,20 @@ from orchestra_lib.vectors.search import Searchable
 
 ROWS, K = 300, 10
 COSINE, INNER = "vector_cosine_ops", "vector_ip_ops"
+
+
+@pytest.fixture(scope="module")
+def lasting(servers: LocalState) -> Iterator[Pair]:
+    with lasting_pair(servers, "shadowed") as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(lasting: Pair) -> Iterator[Pair]:
+    """Both databases for one test, empty again after it."""
+    yield lasting
+    for conninfo in (lasting.source, lasting.target):
+        emptied(conninfo)
 
 
 @pytest.fixture
