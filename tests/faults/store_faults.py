@@ -25,7 +25,8 @@ Way = Callable[[Arena], Network]
 class Fault:
     """``seconds``: for how long it is there, drawn between the two. ``endings``: the errors that may end the mover,
     which is then started again. ``rounds``: how often it comes where the others come once (it takes long if below 1).
-    ``mixes``: whether it may be there together with another.
+    ``mixes``: whether it may be there together with another; ``by_statement``: it begins with a statement to a server,
+    so it has to come before one that is killed.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Fault:
     endings: tuple[str, ...] = ()
     rounds: float = 1.0
     mixes: bool = False
+    by_statement: bool = False
 
 
 def _source(arena: Arena) -> Server:
@@ -176,7 +178,7 @@ def _insert_steadily(arena: Arena, stop: threading.Event) -> None:
 
 @contextmanager
 def _table_locked(arena: Arena, draw: random.Random) -> Iterator[None]:
-    with psycopg.connect(arena.target.conninfo) as connection:
+    with suppress(psycopg.OperationalError), psycopg.connect(arena.target.conninfo) as connection:
         connection.execute(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
         yield
 
@@ -220,7 +222,8 @@ def insert_rows(prefix: str, first: int, end: int) -> str:
 @contextmanager
 def _long_transaction(arena: Arena, draw: random.Random) -> Iterator[None]:
     prefix = f"long:{draw.randrange(10**9)}"
-    with psycopg.connect(arena.source.conninfo) as connection:
+    # With a source that is killed meanwhile, the transaction is gone.
+    with suppress(psycopg.OperationalError), psycopg.connect(arena.source.conninfo) as connection:
         connection.execute(insert_rows(prefix, 0, 5))
         yield
         connection.execute(f"UPDATE {TABLE} SET version = version + 1 WHERE id LIKE '{prefix}:%'")
@@ -232,7 +235,7 @@ def _long_transaction(arena: Arena, draw: random.Random) -> Iterator[None]:
 def _large_transaction(arena: Arena, draw: random.Random) -> Iterator[None]:
     """Many rows in one transaction with savepoints, some rolled back; it is sent in blocks before it commits."""
     prefix, rows = f"large:{draw.randrange(10**9)}", 600
-    with psycopg.connect(arena.source.conninfo) as connection:
+    with suppress(psycopg.OperationalError), psycopg.connect(arena.source.conninfo) as connection:
         for part in range(3):
             connection.execute(insert_rows(prefix, part * rows, (part + 1) * rows))
             connection.execute("SAVEPOINT here")
@@ -297,8 +300,8 @@ def _odd_changes(arena: Arena, draw: random.Random) -> Iterator[None]:
         else:
             for statement in statements:
                 connection.execute(statement)
-        yield
-        connection.execute(f"DELETE FROM {TABLE} WHERE id LIKE 'odd:%'")
+    yield
+    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE 'odd:%'")
 
 
 # --- the slot and the schema ------------------------------------------------------------------------------------------
@@ -378,9 +381,13 @@ def _two_movers(arena: Arena, draw: random.Random) -> Iterator[None]:
 
 @contextmanager
 def _mover_superseded(arena: Arena, draw: random.Random) -> Iterator[None]:
-    """A mover sleeps in the middle of its work and is given up for dead; it wakes while another is at work."""
+    """A mover falls asleep with a batch on its way and is given up for dead; it wakes while another is at work."""
     first = arena.mover
+    arena.target_network.change(latency_seconds=0.1)
+    arena.until(lambda: first.state.get("status", {}).get("lag_rows", 0) > 10, "a batch is on its way")
+    time.sleep(draw.uniform(0, 0.2))
     first.signal(signal.SIGSTOP)
+    arena.target_network.heal()
     for side in (arena.source, arena.target):
         side.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'orchestra stream%'"
@@ -428,7 +435,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("clock set by hours", _clock_set, (0.5, 1)),
     *on_both("{} killed", _server_killed, seconds=(0, 2), rounds=2, mixes=True),
     *on_both("{} restarted", _server_restarted, seconds=(0, 1)),
-    *on_both("sessions on the {} ended", _sessions_ended, mixes=True),
+    *on_both("sessions on the {} ended", _sessions_ended, mixes=True, by_statement=True),
     *on_both("connections to the {} cut", _cut, mixes=True),
     *on_both("{} cannot be reached", _away, seconds=(0.5, 3), mixes=True),
     *on_both("connections to the {} half-open", _conditions, {"flow": Flow.SWALLOW}, seconds=(1, 5), mixes=True),
@@ -437,16 +444,16 @@ FAULTS: tuple[Fault, ...] = (
     *on_both("1 MB/s to the {}", _conditions, {"bytes_per_second": 1e6}, seconds=(1, 2), mixes=True),
     *on_both("what is sent to the {} lost, then cut", _answers_lost, "to_server", seconds=(0.1, 1), rounds=2),
     *on_both("what the {} answers lost, then cut", _answers_lost, "to_client", seconds=(0.1, 1), rounds=2),
-    Fault("target read-only", _read_only, (0.5, 2), mixes=True),
+    Fault("target read-only", _read_only, (0.5, 2), mixes=True, by_statement=True),
     Fault("target's disk full", _disk_full, (1, 3)),
-    Fault("target's table locked", _table_locked, (0.5, 5), mixes=True),
+    Fault("target's table locked", _table_locked, (0.5, 5), mixes=True, by_statement=True),
     Fault("target's table missing", _table_missing, (0.5, 1), ("DataError",)),
     Fault("row that the target refuses", _poison, (0, 0.5)),
-    Fault("long transaction", _long_transaction, (1, 3), mixes=True),
-    Fault("large transaction with savepoints", _large_transaction, (0, 1), rounds=2, mixes=True),
+    Fault("long transaction", _long_transaction, (1, 3), mixes=True, by_statement=True),
+    Fault("large transaction with savepoints", _large_transaction, (0, 1), rounds=2, mixes=True, by_statement=True),
     Fault("table truncated and filled again", _truncated, rounds=0.5),
-    Fault("table beside it truncated", _side_table, mixes=True),
-    Fault("keys that change, rows that come and go", _odd_changes, rounds=2, mixes=True),
+    Fault("table beside it truncated", _side_table, mixes=True, by_statement=True),
+    Fault("keys that change, rows that come and go", _odd_changes, rounds=2, mixes=True, by_statement=True),
     Fault("slot dropped", _slot_dropped, endings=("SlotLost",)),
     Fault("slot outgrown", _slot_outgrown, rounds=0.5),
     Fault("column added to the source", _column_added, endings=("SchemaChanged",), rounds=0.5),
@@ -479,7 +486,7 @@ def inject(arena: Arena, faults: tuple[Fault, ...], draw: random.Random) -> Inje
     """Have the faults there together, then heal them in the reverse order."""
     began, troubles = time.monotonic(), dict[str, None]()
     with ExitStack() as stack:
-        for fault in faults:
+        for fault in sorted(faults, key=lambda fault: not fault.by_statement):
             stack.enter_context(fault.inject(arena, draw))
         until = time.monotonic() + max(draw.uniform(*fault.seconds) for fault in faults)
         while time.monotonic() < until:
