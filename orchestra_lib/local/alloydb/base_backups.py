@@ -36,8 +36,8 @@ def take(source: Path, place: Path, name: str) -> None:
 def copy(source: Path, target: Path, name: str, slot: str | None = None) -> None:
     """Copy the data of a running server into a new directory, with the log that makes it whole, and nothing of ours.
 
-    ``name`` is what messages call the copy. With ``slot`` the server keeps its log from now on. Raises
-    TargetUnreachable.
+    ``name`` is what messages call the copy. With ``slot`` the server keeps its log from now on, for a follower, which
+    writes what it starts with to the disk itself. Raises TargetUnreachable.
     """
     server = postgres.running(source)
     if server is None:
@@ -46,7 +46,15 @@ def copy(source: Path, target: Path, name: str, slot: str | None = None) -> None
     postgres.make_directory(target)
     address = ("-d", server.conninfo(SUPERUSER))
     postgres.run(
-        "pg_basebackup", "-D", str(target), *address, "-X", "stream", "-c", "fast", *(("-S", slot) if slot else ())
+        "pg_basebackup",
+        "-D",
+        str(target),
+        *address,
+        "-X",
+        "stream",
+        "-c",
+        "fast",
+        *(("-S", slot, "--no-sync") if slot else ()),
     )
     clear(target)
 

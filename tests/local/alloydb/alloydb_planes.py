@@ -10,6 +10,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -191,6 +192,14 @@ class Cluster:
     def data(self, instance: str) -> Path:
         """Where the server of an instance keeps its data."""
         return self.planes.directory / "alloydb" / ".".join(instance.split("/")[1::2])
+
+
+def soon(happened: Callable[[], bool], seconds: float = 10) -> None:
+    """Return when something has happened; fails when it does not."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        time.sleep(0.02)
 
 
 def furnish(directory: Path) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from alloydb_planes import OPERATOR_PASSWORD, SERVICE_ACCOUNT
+from alloydb_planes import OPERATOR_PASSWORD, SERVICE_ACCOUNT, soon
 from google.cloud.alloydbconnector import Connector
 from google.oauth2.credentials import Credentials
 
@@ -286,7 +286,7 @@ def test_a_deleted_instance_is_not_found_and_its_data_is_gone_when_it_is_made_ag
         TargetUnreachable, match=r"NOT_FOUND|not exist|stopped taking connections|nobody listens|reset by peer"
     ):
         connect(instance)
-    wait_until(lambda: not cluster.data(instance).exists())
+    soon(lambda: not cluster.data(instance).exists())
     with pytest.raises(TargetUnreachable, match=r"404 .*not found"):
         connect(instance)
     with pytest.raises(psycopg.OperationalError):
@@ -301,7 +301,7 @@ def test_the_longest_names_are_served_and_leave_nothing_when_deleted(connect, pl
     assert one(connect(instance), "SELECT 1") == 1
     sockets = Path(postgres.running(cluster.data(instance)).socket_directory)
     planes.call("DELETE", instance)
-    wait_until(lambda: not cluster.data(instance).exists() and not sockets.exists())
+    soon(lambda: not cluster.data(instance).exists() and not sockets.exists())
 
 
 def test_another_version_of_postgresql_is_refused(connect, planes):
@@ -315,7 +315,7 @@ def test_a_stopped_instance_takes_no_connections_and_has_its_data_when_it_runs_a
 ):
     connect(other).execute("CREATE TABLE kept_stopped AS SELECT 42 AS n")
     planes.call("PATCH", f"{other}?updateMask=activationPolicy", {"activationPolicy": "NEVER"})
-    wait_until(lambda: postgres.running(other_cluster.data(other)) is None)
+    soon(lambda: postgres.running(other_cluster.data(other)) is None)
     with pytest.raises(TargetUnreachable, match="nobody listens"):
         connect(other)
     with pytest.raises(TargetUnreachable, match="is STOPPED; wait until it is READY"):
@@ -357,10 +357,3 @@ def test_down_stops_the_servers_and_up_finds_their_data(connect, planes, other_c
     assert postgres.running(other_cluster.data(other)) is None
     planes.start()
     assert one(connect(other), "SELECT n FROM kept_down") == 42
-
-
-def wait_until(happened, seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
-        time.sleep(0.02)

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from alloydb_planes import Cluster, OperationFailed
+from alloydb_planes import Cluster, OperationFailed, soon
 
 from orchestra_lib.local.alloydb import places
 
@@ -60,10 +60,7 @@ def test_a_backup_has_the_rows_of_its_time_and_a_size_and_goes_with_its_deletion
     restored.instance()
     assert rows(restored) == before
     place = places.backup(planes.directory, backup["uid"])
-    deadline = time.monotonic() + 5
-    while place.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    soon(lambda: not place.exists())
 
 
 def test_before_the_earliest_point_nothing_is_restored(planes, source):
@@ -74,35 +71,10 @@ def test_before_the_earliest_point_nothing_is_restored(planes, source):
         source.restored_at(earliest - timedelta(milliseconds=1))
 
 
-def test_without_continuous_backup_nothing_is_archived(planes):
-    cluster = planes.cluster()
-    planes.done(
-        "PATCH", f"{cluster.name}?updateMask=continuousBackupConfig", {"continuousBackupConfig": {"enabled": False}}
-    )
-    cluster.instance()
-    with cluster.session() as connection:
-        connection.execute("CREATE TABLE written (n int)")
-        connection.execute("SELECT pg_switch_wal()")
-    uid = planes.call("GET", cluster.name)["uid"]
-    assert not (places.storage(planes.directory, uid) / "chains").exists()
-
-
-def test_a_source_that_cannot_be_asked_any_more_is_said(planes, source):
-    cluster = planes.cluster()
-    cluster.instance()
-    with cluster.session() as connection:
-        connection.execute("CREATE TABLE written (n int)")
-    moment = datetime.now(UTC)
-    time.sleep(0.01)
-    planes.done("DELETE", cluster.primary)
-    with pytest.raises(OperationFailed, match=r"archived log of its source ends before .*could not be asked"):
-        cluster.restored_at(moment)
-
-
 def test_a_data_plane_that_is_killed_within_a_restore_finishes_it_later(planes, source):
     with source.session() as connection:
         connection.execute(
-            "CREATE TABLE bulk AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 100000) n"
+            "CREATE TABLE bulk AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 20000) n"
         )
     expected = rows(source)
     parent = source.name.rpartition("/clusters/")[0]
@@ -127,3 +99,27 @@ def test_a_data_plane_that_is_killed_within_a_restore_finishes_it_later(planes, 
     restored = Cluster(planes, f"{parent}/clusters/killed-within")
     restored.instance()
     assert rows(restored) == expected
+
+
+def test_without_continuous_backup_nothing_is_archived_and_with_it_again_a_new_chain_begins(planes, source):
+    storage = places.storage(planes.directory, planes.call("GET", source.name)["uid"])
+    archived = sorted(storage.glob("chains/*/log/*"))
+    for enabled in (False, True):
+        body = {"continuousBackupConfig": {"enabled": enabled}}
+        planes.done("PATCH", f"{source.name}?updateMask=continuousBackupConfig", body)
+        with source.session() as connection:
+            connection.execute("INSERT INTO written VALUES (5)")
+            connection.execute("SELECT pg_switch_wal()")
+        if not enabled:
+            with pytest.raises(Exception, match=r"Continuous backup of cluster .* is not enabled"):
+                source.restored_at(datetime.now(UTC))
+            assert sorted(storage.glob("chains/*/log/*")) == archived
+    soon(lambda: len([*storage.glob("chains/*/base/backup.json")]) == 2)
+
+
+def test_a_source_that_cannot_be_asked_any_more_is_said(planes, source):
+    insert(source, 6)
+    moment = datetime.now(UTC)
+    planes.done("DELETE", source.primary)
+    with pytest.raises(OperationFailed, match=r"archived log of its source ends before .*could not be asked"):
+        source.restored_at(moment)
