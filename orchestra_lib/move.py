@@ -15,7 +15,8 @@ from orchestra_lib.settings import Settings
 
 TARGET_TABLE = "memories"
 STREAM = "orchestra_memory"
-"""The name of the stream in the tables that keep its checkpoints."""
+RETURN_STREAM = "orchestra_memory_return"
+"""The names of the streams, there and back, in the tables that keep their checkpoints."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,13 @@ import psycopg
 from psycopg import sql
 
 from orchestra_lib import local_target
+from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.database_users import FIRST_USER, new_password
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.memory_target import our_user
+from orchestra_lib.secret import Secret
 from orchestra_lib.settings import Settings
 
 DATABASE = "orchestra"
@@ -78,13 +81,37 @@ class Instances:
 
         return InstanceDial(instance, user or self.user, database, self._connector)
 
-    def make_database(self, instance: str) -> bool:
-        """Make our database in an instance unless it is there; returns whether it was made."""
+    def make_database(self, instance: str) -> None:
+        """Make our database in an instance unless it is there, and let us read its log, for the way back."""
         with connect(self.address(instance, database=_MAINTENANCE), role="target") as session:
-            if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                return False
-            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-            return True
+            if not session.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+            replicates = session.execute(
+                "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolreplication"
+            ).fetchone()
+        if not replicates:
+            self._let_us_replicate(instance)
+
+    def _let_us_replicate(self, instance: str) -> None:
+        """Only the built-in user may give REPLICATION. It gets a password for this moment, and then one nobody knows.
+
+        https://cloud.google.com/alloydb/docs/logical-replication-overview
+        """
+        client = Client(self._target)
+        password = new_password(client, instance, FIRST_USER)
+        try:
+            with connect(self._by_password(instance, FIRST_USER, password), role="target") as session:
+                session.execute(sql.SQL("ALTER USER {} WITH REPLICATION").format(sql.Identifier(self.user)))
+        finally:
+            new_password(client, instance, FIRST_USER)
+
+    def _by_password(self, instance: str, user: str, password: Secret) -> Address:
+        if self._target.kind == "local":
+            address = self.address(instance, user, _MAINTENANCE)
+            return psycopg.conninfo.make_conninfo(str(address), password=password.reveal())
+        from orchestra_lib.cloud.database import InstanceDial
+
+        return InstanceDial(instance, user, _MAINTENANCE, self._connector, password)
 
     @cached_property
     def _connector(self) -> Any:

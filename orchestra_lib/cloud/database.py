@@ -19,6 +19,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.alloydbconnector import Connector, RefreshStrategy
 
 from orchestra_lib.errors import TargetUnreachable
+from orchestra_lib.secret import Secret
 
 CONNECT_TIMEOUT_SECONDS = 30
 """For the login; before it, the connector waits as long for the metadata exchange."""
@@ -52,14 +53,23 @@ def connector(credentials: Any, *, endpoint: str | None = None, ca_file: Path | 
 
 
 class InstanceDial:
-    """How a database of an instance is reached through a connector, by IAM: an ``Address`` as ``database`` has them."""
+    """How a database of an instance is reached through a connector: an ``Address`` as ``database`` has them.
 
-    def __init__(self, instance: str, user: str, database: str, through: Connector) -> None:
+    Without a password the user logs in by IAM.
+    """
+
+    def __init__(
+        self, instance: str, user: str, database: str, through: Connector, password: Secret | None = None
+    ) -> None:
         self._instance, self._user, self._database, self._through = instance, user, database, through
+        self._password = password
 
     def __call__(self, **parameters: Any) -> psycopg.Connection:
         """A session with these libpq parameters. Raises TargetUnreachable."""
-        return connect_instance(self._instance, self._user, self._database, through=self._through, **parameters)
+        password = self._password.reveal() if self._password else None
+        return connect_instance(
+            self._instance, self._user, self._database, through=self._through, password=password, **parameters
+        )
 
     def __repr__(self) -> str:
         return f"InstanceDial({self._instance}, {self._user}, {self._database})"

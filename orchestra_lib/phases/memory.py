@@ -22,6 +22,7 @@ from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.verify import verify
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.paths import state_directory
+from orchestra_lib.phases.memory_cutover import CutoverSteps
 from orchestra_lib.phases.memory_drills import DrillSteps
 from orchestra_lib.phases.memory_index import IndexSteps
 from orchestra_lib.phases.memory_load import RehearsalLoad
@@ -52,9 +53,11 @@ class MemoryPhase:
         self._index = IndexSteps(self._stores, self._corpus)
         self._drills = DrillSteps(self._stores)
         self.stream = StreamSteps(self._stores, self._load, self._corpus)
+        self.cutover = CutoverSteps(self._stores, self._load, self.stream)
         self._inventory: Inventory | None = None
         self._copied: tuple[CopiedRange, ...] | None = None
         self._drills.clear()
+        self.cutover.recover()
 
     # --- check and plan -----------------------------------------------------------------------------------------------
 
@@ -81,6 +84,7 @@ class MemoryPhase:
         if self._corpus is None:
             enough = Bound(">=", FEWEST_QUERIES)
             rows.append(Evidence("rows to search with", Source.OBSERVED, taken.rows, "rows", enough))
+        rows += self.cutover.checks()
         if self._settings.stream.live:
             rows += self._stream_checks()
         rows += self._index.checks(taken)

@@ -20,9 +20,9 @@ from orchestra_lib.memory.writers import APPLICATION_RIGHTS
 from orchestra_lib.paths import state_directory
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.rehearsal.judge import judge
-from orchestra_lib.rehearsal.ledger import lives_of
-from orchestra_lib.rehearsal.load_report import Report
+from orchestra_lib.rehearsal.load_report import Report, report
 from orchestra_lib.rehearsal.writer import Load, WriterProcess, writer_process
+from orchestra_lib.rehearsal.written import KEY_SPACE
 
 _PILE = "piled:"
 _LONGEST_SECONDS = 3_600.0
@@ -59,6 +59,8 @@ class RehearsalLoad:
             return
         self._route.parent.mkdir(parents=True, exist_ok=True)
         self.point_at(self.source_address())
+        if left := self.clear():
+            self._stores.run.note(f"{left:,} rows that an earlier run's writer had left were deleted from the source")
         load = Load(per_second=wanted.writes_per_second, seed=self._seed, table=self._stores.memory.source.table)
         self._writer = self._stack.enter_context(writer_process(load, self._route, self._ledger, _LONGEST_SECONDS))
 
@@ -106,21 +108,38 @@ class RehearsalLoad:
         """Write rows to the source at once, beside the ledger, for a stream that has to catch up; returns how many."""
         statement = sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {prefix} || id, {others} FROM {table} "
-            "WHERE id NOT LIKE {prefix} || '%%' ORDER BY id LIMIT %s"
+            "WHERE NOT starts_with(id, {prefix}) AND NOT starts_with(id, {written}) ORDER BY id LIMIT %s"
         ).format(
             table=self._table,
             columns=_names(COLUMNS),
             others=_names(COLUMNS[1:]),
             prefix=sql.Literal(_PILE),
+            written=sql.Literal(KEY_SPACE),
         )
         with connect(self._stores.source.address, role="source") as session:
             return session.execute(statement, [rows]).rowcount
 
+    def pause_evidence(self) -> tuple[Evidence, ...]:
+        """How long it could not write at the last switch, as its own ledger tells it."""
+        pauses = report(self._ledger).pauses
+        if not pauses:
+            return ()
+        last = pauses[-1]
+        told = ", ".join(f"{reason} {count}" for reason, count in last.reasons.items())
+        return (
+            Evidence(
+                "pause as the writer's own ledger tells it",
+                Source.MEASURED,
+                round(last.seconds, 3),
+                "s",
+                note=f"longest of {last.sessions} sessions; it was answered {told}",
+            ),
+        )
+
     def clear(self) -> int:
-        """Delete what was written, so that the rehearsal's store is as before; returns the rows."""
-        condition = lives_of(self._ledger).condition() if self._ledger.exists() else sql.SQL("false")
-        statement = sql.SQL("DELETE FROM {} WHERE {} OR starts_with(id, {})").format(
-            self._table, condition, sql.Literal(_PILE)
+        """Delete everything that was written by this writer or an earlier one; returns the rows."""
+        statement = sql.SQL("DELETE FROM {} WHERE starts_with(id, {}) OR starts_with(id, {})").format(
+            self._table, sql.Literal(KEY_SPACE), sql.Literal(_PILE)
         )
         with connect(self._stores.source.address, role="source") as session:
             return session.execute(statement).rowcount

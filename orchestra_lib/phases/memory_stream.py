@@ -65,6 +65,10 @@ class StreamSteps:
             (Evidence("process of the stream", Source.OBSERVED, found.pid, "", note=note),), "The stream"
         )
 
+    def go_on(self) -> None:
+        """Start the stream's process again, unless it runs."""
+        stream_process.start(self._environment, self._overrides())
+
     def catch_up(self) -> Table:
         """Wait until the stream has brought what was written before; then watch it keep up for a while."""
         with self._run.step("catch up"):

@@ -1,0 +1,238 @@
+"""The cutover of runbook 03, there and back, and the judge of what became of every acknowledged write.
+
+While it lasts the stream runs in this process, so that the cutover knows which rows it has just applied. After a way
+back the stream goes on as a process of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from psycopg import sql
+
+from orchestra_lib.cloud import secret_values
+from orchestra_lib.cloud.client import Client
+from orchestra_lib.database import connect
+from orchestra_lib.display import Progress, Table
+from orchestra_lib.errors import GateFailed, ParameterError
+from orchestra_lib.evidence import Evidence, Source, yes_or_no
+from orchestra_lib.memory.cutover import Cutover, Rules
+from orchestra_lib.memory.cutover_journal import CutoverJournal
+from orchestra_lib.memory.running_stream import RunningStream
+from orchestra_lib.memory.sides import Direction, Side
+from orchestra_lib.memory.source import source_table
+from orchestra_lib.memory.stream import StreamSpec
+from orchestra_lib.memory.stream_status import StreamStatus
+from orchestra_lib.memory.touched import Touched
+from orchestra_lib.memory_target import api_user, writers
+from orchestra_lib.move import RETURN_STREAM, TARGET_TABLE
+from orchestra_lib.phases.memory_load import RehearsalLoad
+from orchestra_lib.phases.memory_stores import Stores
+from orchestra_lib.phases.memory_stream import StreamSteps
+
+SOURCE, TARGET = "source", "target"
+_CATCH_UP_SECONDS = 120.0
+_CLOSE_SECONDS = 1.0
+
+
+class CutoverSteps:
+    """One cutover and one return in a run; what a killed one has left is undone or completed by the next run."""
+
+    def __init__(self, stores: Stores, load: RehearsalLoad, stream: StreamSteps) -> None:
+        self._stores, self._load, self._stream = stores, load, stream
+        self._settings, self._run = stores.memory, stores.run
+        self._journal = CutoverJournal(stores.journal("cutover"))
+        self._running: RunningStream | None = None
+        self._touched = Touched()
+        self._stack = ExitStack()
+        self._writers_addresses: dict[str, str] = {}
+
+    @property
+    def live(self) -> str:
+        """Which side the writers write on: ``source`` or ``target``."""
+        return self._journal.live() or SOURCE
+
+    def recover(self) -> None:
+        """End what a cutover of an earlier run has left in its middle: undo it, or complete it after its switch.
+
+        The writers of a drill that was cut off after its switch are brought back.
+        """
+        if self._journal.unfinished() is not None:
+            with self._run.step("recover cutover"):
+                self._stream.stop()
+                found = self._cutover(self._direction()).recover(self._follow)
+            self._run.note(f"an earlier run was cut off: {found.told}")
+        if self.live == TARGET and self._settings.drills.cutover:
+            self._switch(self._direction().reversed(), "Return of an earlier run's cutover")
+            self._end_running()
+            self._run.note("an earlier run was cut off after its cutover: the writers have been brought back")
+
+    def checks(self) -> tuple[Evidence, ...]:
+        """Nothing may be copied over a target that is written to."""
+        claim, there = "the writers write on the source", self.live == TARGET
+        note = "they were switched over: bring them back first (drill_cutover), or a copy would undo their work"
+        return (yes_or_no(claim, Source.OBSERVED, not there, note=note if there else ""),)
+
+    def there(self) -> Table:
+        """Switch the writers over to the target."""
+        reason = self._why_not()
+        if reason:
+            row = Evidence("drill: cutover and return", Source.ASSUMED, "not carried out", note=reason)
+            return self._stores.show((row,), "Left out")
+        if self.live == TARGET:
+            row = Evidence("the writers write on the", Source.OBSERVED, TARGET, note="an earlier run has switched them")
+            return self._stores.show((row,), "Cut over already")
+        return self._switch(self._direction(), "Cutover: from the source to the target")
+
+    def back(self) -> Table:
+        """Let the writers write on the target for a while, then bring them back to the source."""
+        if self.live == SOURCE:
+            row = Evidence("return", Source.ASSUMED, "not carried out", note="the writers write on the source")
+            return self._stores.show((row,), "Left out")
+        wanted = self._settings.load
+        if self._load.is_running and wanted is not None:
+            time.sleep(wanted.seconds)
+        table = self._switch(self._direction().reversed(), "Return: from the target to the source")
+        self._end_running()
+        self._stream.go_on()
+        return table
+
+    def judge(self) -> Table:
+        """Let the writer rest, let everything arrive, and hold both stores against its ledger."""
+        if not self._load.is_wanted:
+            row = Evidence("the judge", Source.ASSUMED, "nobody", note="only a rehearsal's writer keeps a ledger")
+            return self._stores.show((row,), "The judge")
+        with self._run.step("judge"):
+            self._load.stop()
+            self._stream.drain()
+            target = self._stores.target()
+            rows = [
+                *self._load.report_evidence(),
+                *self._load.evidence("the source", self._stores.source.address),
+                *self._load.evidence("the target", target),
+            ]
+            cleared = self._load.clear()
+            self._stream.drain()
+        rows.append(
+            Evidence("rows of the rehearsal's writer that were deleted again", Source.MEASURED, cleared, "rows")
+        )
+        return self._stores.show(rows, "Every acknowledged write, held against both stores")
+
+    def _why_not(self) -> str:
+        """Why the drill is left out; empty when it is not."""
+        if not self._settings.drills.cutover:
+            return "drills.cutover is false"
+        if not self._settings.stream.live:
+            return "the store stands still: nothing is streamed"
+        if not self._settings.writers.source:
+            return "memory.writers.source is open: nobody has named the roles that write today"
+        return ""
+
+    def _switch(self, direction: Direction, caption: str) -> Table:
+        progress = Progress("compare before the pause", "rows")
+        running = self._followed(direction.stream)
+        self._look_ahead(direction)
+        with self._run.step(f"cut over to the {direction.there.role}"):
+            found = self._cutover(direction).run(
+                running, self._touched, self._follow, lambda rows: progress.say(f"{rows:,} rows")
+            )
+        return self._stores.show((*found.evidence(), *self._pauses()), caption)
+
+    def _pauses(self) -> tuple[Evidence, ...]:
+        return self._load.pause_evidence() if self._load.is_running else ()
+
+    def _cutover(self, direction: Direction) -> Cutover:
+        wanted = self._settings.copy_
+        return Cutover(
+            direction, self._journal, self._set_endpoint, Rules(ranges=wanted.ranges, workers=wanted.workers)
+        )
+
+    def _followed(self, spec: StreamSpec) -> RunningStream:
+        """The stream of a direction, in this process and caught up."""
+        if self._running is None:
+            self._stream.stop()
+            self._follow(spec)
+        running = self._running
+        if running is None:
+            raise GateFailed("the stream did not start")
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
+        while not _is_close(running.status()):
+            running.wait_for(0, 0)  # raises what ended it
+            if time.monotonic() > deadline:
+                raise GateFailed(f"the stream does not catch up: {running.status().sentence()}")
+            time.sleep(0.05)
+        return running
+
+    def _follow(self, spec: StreamSpec) -> None:
+        """Start the stream of a direction in this process, and end the other one."""
+        self._end_running()
+        self._touched = Touched()
+        self._running = self._stack.enter_context(RunningStream(spec, self._touched))
+
+    def _end_running(self) -> None:
+        self._stack.close()
+        self._running = None
+
+    def _direction(self) -> Direction:
+        target = self._stores.target()
+        with connect(target, role=TARGET) as session:
+            theirs = source_table(session, TARGET_TABLE, {})
+        move = self._stores.move(target)
+        forward = move.stream_spec()
+        source = Side(
+            SOURCE, move.source, forward.source_table, self._settings.writers.source or (), self._endpoint_of(SOURCE)
+        )
+        other = Side(TARGET, target, theirs, writers(self._stores.settings), self._endpoint_of(TARGET))
+        table = sql.Identifier(*self._settings.source.table.split("."))
+        slot = f"{forward.slot}_return"
+        same = not self._settings.source.columns and not forward.source_table.defaulted
+        back = (
+            StreamSpec(RETURN_STREAM, target, theirs, move.source, table, slot, slot, forward.tuning) if same else None
+        )
+        return Direction(source, other, forward, back)
+
+    def _endpoint_of(self, side: str) -> str:
+        """What the connection secret says of a side: names, from which an application finds address and login."""
+        settings = self._stores.settings
+        if side == TARGET and self._stores.cloud is not None:
+            return self._stores.primary
+        if side == SOURCE and settings.secrets is not None and settings.project is not None:
+            return f"projects/{settings.project.id}/secrets/{settings.secrets.source_dsn}"
+        return side
+
+    def _look_ahead(self, direction: Direction) -> None:
+        """Find out before the pause what the switch needs: where the writers go, and how Secret Manager is called."""
+        if self._load.is_running:
+            for side in (direction.here, direction.there):
+                self._writers_addresses[side.endpoint] = self._writers_address(side.endpoint)
+        if secret := self._secret():
+            secret_values.current(*secret)
+
+    def _set_endpoint(self, endpoint: str) -> None:
+        """Switch the connection secret; the rehearsal's writer is told what an application would read there."""
+        if secret := self._secret():
+            client, name = secret
+            if secret_values.current(client, name) != endpoint:
+                secret_values.add(client, name, endpoint)
+        if self._load.is_running:
+            self._load.point_at(self._writers_addresses.get(endpoint) or self._writers_address(endpoint))
+
+    def _secret(self) -> tuple[Client, str] | None:
+        """The connection secret, and who speaks to Secret Manager; None where there is no Google Cloud."""
+        cloud, settings = self._stores.cloud, self._stores.settings
+        if cloud is None or settings.secrets is None or settings.project is None:
+            return None
+        return cloud.client, f"projects/{settings.project.id}/secrets/{settings.secrets.memory_endpoint}"
+
+    def _writers_address(self, endpoint: str) -> str:
+        if endpoint == self._endpoint_of(SOURCE):
+            return self._load.source_address()
+        if self._stores.instances is None:
+            raise ParameterError("the rehearsal's writer can follow to the local AlloyDB alone")
+        return str(self._stores.instances.address(endpoint, api_user(self._stores.settings)))
+
+
+def _is_close(status: StreamStatus) -> bool:
+    """Whether a stream runs and is so little behind that a pause may begin soon."""
+    return status.state == "streaming" and status.lag_seconds < _CLOSE_SECONDS and status.received_lsn > 0
