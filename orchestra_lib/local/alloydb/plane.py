@@ -139,6 +139,8 @@ class Plane:
             served = await self.serve(name)
         except ControlFault as fault:
             raise TargetUnreachable(fault.message) from fault
+        except TimeoutError as error:
+            raise TargetUnreachable(f"{name} has not been made within {_BECOMING_SECONDS} s") from error
         return {
             "instance": name,
             "socket_directory": served.server.socket_directory,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,10 +66,11 @@ class Servers:
     def serve(self, name: str) -> Served:
         """The instance's server, running in its role, with its flags and users."""
         wanted = self._wanted(name)
+        served = None
         if wanted.is_writable:
             served = self._serve_writable(wanted)
-        else:
-            served = self._serve_follower(wanted) if self._follows(wanted) else None
+        elif self._follows(wanted) and self.backend(name).running:
+            served = self._serve_follower(wanted)
         if served is None:
             with self._changing:
                 served = self._settle(name)
@@ -121,8 +123,8 @@ class Servers:
         place = backups.base_of(places.backup(self._directory, backup.uid))
         source = self._main_instance(backup.cluster)
         if source and backups.note_of(place) is None:
-            self.serve(source.name)
-            base_backups.take(self.backend(source.name).data, place, self.backend(source.name).name)
+            with self._for_a_while(source) as backend:
+                base_backups.take(backend.data, place, backend.name)
 
     def restore(self, cluster: Cluster) -> Path | None:
         """The data of a restored cluster, which its instance takes; None for a cluster that begins empty."""
@@ -153,10 +155,20 @@ class Servers:
         source = self._main_instance(cluster)
         if source is None or source.cluster.uid != uid or not source.is_writable:
             return
-        self.serve(source.name)
-        backend = self.backend(source.name)
-        if chain := backend.chain(self._storage(source)):
-            backend.archive_until_now(chain)
+        with self._for_a_while(source) as backend:
+            if chain := backend.chain(self._storage(source)):
+                backend.archive_until_now(chain)
+
+    @contextmanager
+    def _for_a_while(self, wanted: Wanted) -> Iterator[Backend]:
+        """The server of an instance, running; that of one that has to be stopped is stopped again."""
+        self.serve(wanted.name)
+        backend = self.backend(wanted.name)
+        try:
+            yield backend
+        finally:
+            if not wanted.instance.is_serving:
+                backend.stop()
 
     def _main_instance(self, cluster: str) -> Wanted | None:
         """The primary or secondary instance of a cluster."""
@@ -249,14 +261,15 @@ class Servers:
             backend.lead()  # it gave up its role in a change that was not carried out
             return
         self._start_follower(wanted, backend)
-        if handover.has_everything(former, backend) or (wanted.is_failover and former.running is None):
-            backend.promote()
-            self._give_up_role(former)
-            return
-        if former.running is None:
-            former.lead()
-            plan = self._plan(old, None)
-            former.serve(replace(plan, slots=plan.slots | {slot}))
+        with former.lock:  # nobody starts it meanwhile
+            if handover.has_everything(former, backend) or (wanted.is_failover and former.running is None):
+                backend.promote()
+                self._give_up_role(former)
+                return
+            if former.running is None:
+                former.lead()
+                plan = self._plan(old, None)
+                former.serve(replace(plan, slots=plan.slots | {slot}))
         handover.change_places(former, backend, slot, lambda: self._archive_rest(old, former))
 
     def _predecessor(self, heir: Wanted, backend: Backend) -> Wanted | None:
