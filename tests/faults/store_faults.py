@@ -369,7 +369,8 @@ def _column_added(arena: Arena, draw: random.Random) -> Iterator[None]:
 @contextmanager
 def _two_movers(arena: Arena, draw: random.Random) -> Iterator[None]:
     """The second is refused, in words; the first does not notice."""
-    second = Mover(arena.spec, arena.directory, "second")
+    impatient = replace(arena.spec, tuning=arena.spec.tuning | {"busy_seconds": 1.0})
+    second = Mover(impatient, arena.directory, "second")
     try:
         arena.until(lambda: second.ended, "a second mover ends")
         if not second.said.startswith(("LockHeld", "SlotBusy", "Superseded")):
