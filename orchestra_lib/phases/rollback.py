@@ -13,6 +13,7 @@ from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
+from orchestra_lib.phases.memory_release import PHASE, SourceRelease
 from orchestra_lib.plan import Plan
 from orchestra_lib.runbook import Runbook
 
@@ -31,6 +32,8 @@ class RollbackPhase:
         self._client = Client(target)
         self._path = journal_path(environment.name, self._wanted.phase, local=target.kind == "local")
         self._journal = Journal(self._path)
+        whole = self._wanted.since_run is None
+        self._release = SourceRelease(run.settings) if self._wanted.phase == PHASE and whole else None
         self._plan: CloudPlan | None = None
         with run.step("recover"):
             recover(self._client, self._journal)
@@ -39,7 +42,9 @@ class RollbackPhase:
         """What the journal holds: a phase without a journal has nothing that could be undone."""
         changes = self._journal.changes
         known = self._wanted.since_run is None or any(one.run_id == self._wanted.since_run for one in changes)
+        released = () if self._release is None else (self._release.check(),)
         return (
+            *released,
             Evidence(
                 f"changes of phase {self._wanted.phase} in the journal",
                 Source.MEASURED,
@@ -54,7 +59,8 @@ class RollbackPhase:
         """What brings back the state before."""
         with self._run.step("plan"):
             self._plan = self._read_plan()
-        return self._plan.as_plan()
+            plan = self._plan.as_plan()
+        return plan if self._release is None else Plan((*self._release.changes(), *plan.changes), plan.live_state)
 
     def apply(self) -> Table:
         """Carry out the plan."""
@@ -62,6 +68,7 @@ class RollbackPhase:
             raise GateFailed("there is no plan yet: run the cell that makes one first")
         progress = Progress("roll back", "changes")
         with self._run.step("apply"):
+            released = self._release.apply() if self._release else 0
             done = apply(
                 self._client,
                 self._plan,
@@ -71,13 +78,15 @@ class RollbackPhase:
                 undoing=True,
             )
         rows = [(one.verb.value, one.name, f"{one.seconds:.1f} s") for one in done]
-        return Table(("action", "resource", "took"), rows, f"{len(done)} changes undone")
+        return Table(("action", "resource", "took"), rows, f"{released + len(done)} changes undone")
 
     def verify(self) -> Table:
         """A second rollback has to be empty."""
         with self._run.step("read back"):
             left = self._read_plan()
+        released = () if self._release is None else (self._release.evidence(),)
         rows = (
+            *released,
             Evidence(
                 "changes that a second rollback would make",
                 self._source,
