@@ -42,12 +42,9 @@ class SourceRelease:
 
     def check(self) -> Evidence:
         """Data that was written since a cutover must not go with the target that holds it."""
-        live = self._journal.live() or "source"
-        claim, note = (
-            "side that the application writes on",
-            "bring the writers back first: 03_memory with drill_cutover",
-        )
-        return Evidence(claim, Source.OBSERVED, live, "", Bound("==", "source"), note=note if live != "source" else "")
+        home = self._journal.live() != "target"
+        note = "" if home else "bring the writers back first, with 03_memory: what they wrote since would be lost"
+        return yes_or_no("the application writes on the source", Source.OBSERVED, home, note=note)
 
     def changes(self) -> tuple[Change, ...]:
         """What is there and would be taken away."""
