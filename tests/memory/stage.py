@@ -131,12 +131,19 @@ class Stage:
     @contextmanager
     def writer(self, per_second: float = 300) -> Iterator[WriterProcess]:
         with writer_process(Load(per_second=per_second, sessions=3, seed=7), self.route, self.ledger) as writer:
-            deadline = time.monotonic() + 20
-            while not self.ledger.exists() or self.ledger.read_text().count("acknowledged") < 20:
-                assert writer.running, "the writer has ended"
-                assert time.monotonic() < deadline, "the writer does not write"
-                time.sleep(0.02)
+            self.written_on(writer)
             yield writer
+
+    def written_on(self, writer: WriterProcess, writes: int = 10, seconds: float = 20) -> None:
+        """Return once the writer has had so many more writes acknowledged."""
+        before, deadline = self._acknowledged(), time.monotonic() + seconds
+        while self._acknowledged() < before + writes:
+            assert writer.running, "the writer has ended"
+            assert time.monotonic() < deadline, "the writer does not write"
+            time.sleep(0.02)
+
+    def _acknowledged(self) -> int:
+        return self.ledger.read_bytes().count(b'"acknowledged"') if self.ledger.exists() else 0
 
     @contextmanager
     def resting(self, writer: WriterProcess) -> Iterator[None]:
