@@ -91,7 +91,7 @@ class Backend:
     def chain(self, storage: Path) -> Path | None:
         """Where it archives its log, if it does."""
         file = self.data / _CHAIN_FILE
-        return chains.chain_of(storage, file.read_text()) if file.exists() and not self.is_follower else None
+        return chains.chain_of(storage, file.read_text()) if file.exists() else None
 
     def control_data(self) -> ControlData:
         """The control file of its data."""
@@ -175,7 +175,6 @@ class Backend:
         """Follow another instance from the next start on; without a name, the one that will be told. It is stopped."""
         with self.lock:
             self.stop()
-            self.end_chain()
             mark_follower(self.data, instance, socket_directory)
 
     def lead(self) -> None:
@@ -221,17 +220,20 @@ class Backend:
         """Archive no more; the next chain will be a new one."""
         (self.data / _CHAIN_FILE).unlink(missing_ok=True)
 
-    def archive_until_now(self, chain: Path) -> None:
-        """Return when everything that was committed until now is archived, and a commit that is later.
+    def end_segment(self) -> str:
+        """The name of the segment of its log that holds everything that was committed until now, and a later commit.
 
-        Raises TargetUnreachable when that takes too long.
+        It is archived next. The server has to be one that is written to.
         """
         with self.session() as connection:
             connection.execute("SELECT pg_current_xact_id()")  # its commit is where a recovery can see that it is past
             row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
-        file = chains.log_of(chain) / (row[0] if row else "")
+        return str(row[0]) if row else ""
+
+    def wait_until_archived(self, segment: str, chain: Path) -> None:
+        """Return when it has archived a segment. Raises TargetUnreachable when that takes too long."""
         deadline = time.monotonic() + _ARCHIVED_SECONDS
-        while not file.exists():
+        while not (chains.log_of(chain) / segment).exists():
             if time.monotonic() > deadline:
                 raise TargetUnreachable(
                     f"{self.name} did not archive its log within {_ARCHIVED_SECONDS} s; see {self.data / 'log'}"

@@ -1,7 +1,8 @@
 """The continuous backup of a cluster on disk: chains, each a base backup and the log that was archived from then on.
 
-A chain is of one server, as long as that is a primary one and archives. New data begins a new chain, a promotion
-does, and so does turning continuous backup on again: in a chain there is no gap, and no log of two histories.
+A chain is of the data of one server, whatever its role: a follower archives what it receives, so the log goes on
+through changes of places. New data begins a new chain, and so does turning continuous backup on again: in a chain
+there is no gap, and no log of two histories.
 """
 
 from __future__ import annotations

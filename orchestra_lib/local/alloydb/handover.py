@@ -22,16 +22,14 @@ _RECEIVED = "SELECT flush_lsn FROM pg_stat_replication WHERE application_name = 
 _log = logging.getLogger(__name__)
 
 
-def change_places(old: Backend, heir: Backend, slot: str, archive: Callable[[], None]) -> None:
+def change_places(old: Backend, heir: Backend, slot: str) -> None:
     """Stop the old server, which runs, and promote its follower, which does too. The old one is a follower then.
 
-    ``slot`` is that of the heir; ``archive`` is called before the stop, because what the old server writes last is in
-    no archive but its own. Raises TargetUnreachable, and leaves the roles as they were, when the heir does not come to
-    have everything.
+    ``slot`` is that of the heir. Raises TargetUnreachable, and leaves the roles as they were, when the heir does not
+    come to have everything.
     """
     catch_up(old, heir, slot, within_bytes=_NEAR_BYTES)
     with old.lock:
-        archive()
         old.stop()
         checkpoint = old.control_data().checkpoint
         if not _wait_until(lambda: _replayed(heir) > checkpoint, _LAST_RECORDS_SECONDS):

@@ -49,8 +49,9 @@ _AT_LEAST = {
     "max_wal_senders": 10,
     "max_worker_processes": 8,
 }
-# Archiving is turned on by its command alone: the mode needs a restart. Some log stays for a follower that comes back.
-_ALWAYS = {**postgres.SETTINGS, "archive_mode": "on", "wal_keep_size": "256MB"}
+# Followers archive too. Archiving is turned on by its command alone, because the mode needs a restart. Some log stays
+# for a follower that comes back.
+_ALWAYS = {**postgres.SETTINGS, "archive_mode": "always", "wal_keep_size": "256MB"}
 _LISTENER, _FOLLOWER = "listener", "follower"
 # IAM users come in through the listener, which has checked their token; it runs as the user of this process.
 # They are named one by one: who was granted the role of one of them is no IAM user for that.

@@ -151,13 +151,19 @@ class Servers:
         return places.storage(self._directory, cluster.uid) / "restored"
 
     def _complete_archive(self, cluster: str, uid: str) -> None:
-        """Have the source of a restore archive what it has written until now. One that is gone has archived all."""
+        """Have the source of a restore archive what was written until now; nothing for one that is gone."""
         source = self._main_instance(cluster)
-        if source is None or source.cluster.uid != uid or not source.is_writable:
+        writable = self._written_to(source) if source and source.cluster.uid == uid else None
+        if source is None or writable is None:
             return
-        with self._for_a_while(source) as backend:
+        with self._for_a_while(writable) as leader, self._for_a_while(source) as backend:
             if chain := backend.chain(self._storage(source)):
-                backend.archive_until_now(chain)
+                backend.wait_until_archived(leader.end_segment(), chain)
+
+    def _written_to(self, wanted: Wanted) -> Wanted | None:
+        """The instance whose log a server has: itself, or the one that it follows in the end."""
+        ancestors = [wanted, *self._ancestors(wanted.upstream or "")]
+        return next((one for one in ancestors if one.is_writable), None)
 
     @contextmanager
     def _for_a_while(self, wanted: Wanted) -> Iterator[Backend]:
@@ -209,10 +215,7 @@ class Servers:
                 self._make(wanted, backend)
             if backend.is_follower:
                 return None
-            if wanted.cluster.continuous_backup:
-                backend.begin_chain(self._storage(wanted))
-            else:
-                backend.end_chain()
+            self._archive_or_not(wanted, backend)
             server, unusable = backend.serve(self._plan(wanted, None))
         if is_new and wanted.cluster.origin is None:
             self._take_first_base_backup(wanted.name)
@@ -227,8 +230,16 @@ class Servers:
 
     def _serve_follower(self, wanted: Wanted) -> Served:
         backend = self.backend(wanted.name)
-        server, _ = backend.serve(self._plan(wanted, self._upstream(wanted)))
+        with backend.lock:
+            self._archive_or_not(wanted, backend)
+            server, _ = backend.serve(self._plan(wanted, self._upstream(wanted)))
         return Served(wanted, server)
+
+    def _archive_or_not(self, wanted: Wanted, backend: Backend) -> None:
+        if wanted.cluster.continuous_backup and wanted.role != READ_POOL:
+            backend.begin_chain(self._storage(wanted))
+        else:
+            backend.end_chain()
 
     def _make(self, wanted: Wanted, backend: Backend) -> None:
         """The first data of an instance that is written to."""
@@ -270,7 +281,7 @@ class Servers:
                 former.lead()
                 plan = self._plan(old, None)
                 former.serve(replace(plan, slots=plan.slots | {slot}))
-        handover.change_places(former, backend, slot, lambda: self._archive_rest(old, former))
+        handover.change_places(former, backend, slot)
 
     def _predecessor(self, heir: Wanted, backend: Backend) -> Wanted | None:
         """The instance that was written to until now and is to follow the heir."""
@@ -283,10 +294,6 @@ class Servers:
         """A follower as it is, whatever it is to become."""
         if backend.running is None:
             backend.serve(self._plan(wanted, self._upstream(wanted)))
-
-    def _archive_rest(self, old: Wanted, former: Backend) -> None:
-        if chain := former.chain(self._storage(old)):
-            former.archive_until_now(chain)
 
     def _give_up_role(self, former: Backend) -> None:
         """A server that was written to will follow, after a look at whether it can with the data that it has."""

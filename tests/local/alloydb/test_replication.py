@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import psutil
 import psycopg
@@ -105,10 +106,15 @@ def test_a_switchover_there_and_back_loses_no_row(planes, primary, secondary):
     write(primary, 10)
     assert count(primary) == written + 110
     soon(lambda: count(secondary) == written + 110)
+    moment = datetime.now(UTC)
+    write(primary, 5)
     assert (data / "PG_VERSION").stat().st_ino == born, "nothing was copied anew"
     with primary.session() as connection:
         connection.execute("CHECKPOINT")
         assert one(connection, timeline) == 3
+    restored = primary.restored_at(moment)  # from a base backup and a log that are older than both switchovers
+    restored.instance()
+    assert count(restored) == written + 110
 
 
 def test_a_promoted_secondary_goes_its_own_way_with_the_users_of_its_primary(planes, connect, primary):
