@@ -366,6 +366,7 @@ def cut_over_and_die(stage: Stage, step: Step, event: str, when: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     cutover_journal.append_line = append_or_die
+    tempfile.tempdir = str(stage.folder)  # a killed stream cannot remove its files
     stage.cut_over()
 
 
