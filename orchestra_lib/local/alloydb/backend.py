@@ -28,6 +28,9 @@ _RELOADED_SECONDS = 5
 _POLL_SECONDS = 0.01
 _UID_FILE, _CHAIN_FILE, _UPSTREAM_FILE = "orchestra.instance_uid", "orchestra.chain", "orchestra.upstream"
 _STANDBY_FILE = "standby.signal"
+_END_STREAMS = (
+    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_type = 'logical' AND active"
+)
 # The name of a segment begins with the timeline; the last checkpoint may be older than a promotion.
 _POSITION = """\
 SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int, pg_current_wal_flush_lsn()
@@ -155,6 +158,8 @@ class Backend:
     def stop(self, mode: str = "fast") -> None:
         """Stop the server if it runs; its data stays."""
         with self.lock:
+            if mode == "fast":
+                self._end_streams()
             postgres.stop(self.data, self.name, mode)
 
     def remove(self) -> None:
@@ -241,6 +246,11 @@ class Backend:
             time.sleep(_POLL_SECONDS)
 
     # --- the rest -------------------------------------------------------------------------------------------------
+
+    def _end_streams(self) -> None:
+        """End the sessions that read the log's changes: a stop in order would wait for one that waits itself."""
+        with suppress(TargetUnreachable, psycopg.Error), self.session() as connection:
+            connection.execute(_END_STREAMS)
 
     def _let_in(self, users: Sequence[User], server: Running, connection: psycopg.Connection) -> None:
         """Have the server know its IAM users."""

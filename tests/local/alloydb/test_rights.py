@@ -76,15 +76,19 @@ def test_an_administrator_ends_the_sessions_of_others_and_not_those_of_alloydb(c
             administrator.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
+def replication_session(planes, cluster) -> psycopg.pq.PGconn:
+    found = local_door.ask(planes.directory, cluster.primary)
+    address = f"host={found['socket_directory']} user={planes.operator} dbname=postgres replication=database"
+    return psycopg.pq.PGconn.connect(address.encode())
+
+
 def test_a_user_that_was_let_replicate_streams_changes_over_the_socket(planes, connect, cluster, administrator):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         administrator.execute("SELECT pg_create_logical_replication_slot('refused', 'pgoutput')")
     connect(cluster.primary).execute(f'ALTER USER "{planes.operator}" WITH REPLICATION')
     administrator.execute("CREATE TABLE streamed (id int PRIMARY KEY)")
     administrator.execute("CREATE PUBLICATION streamed FOR TABLE streamed")
-    found = local_door.ask(planes.directory, cluster.primary)
-    address = f"host={found['socket_directory']} user={planes.operator} dbname=postgres replication=database"
-    stream = psycopg.pq.PGconn.connect(address.encode())
+    stream = replication_session(planes, cluster)
     try:
         made = stream.exec_(b"CREATE_REPLICATION_SLOT streamed LOGICAL pgoutput EXPORT_SNAPSHOT")
         assert made.status == psycopg.pq.ExecStatus.TUPLES_OK, made.error_message
@@ -101,6 +105,18 @@ def test_a_user_that_was_let_replicate_streams_changes_over_the_socket(planes, c
     drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active"
     while administrator.execute(drop).fetchone() is None:
         time.sleep(0.02)
+
+
+def test_a_reader_that_never_answers_does_not_hold_up_a_restart(planes, connect, cluster, administrator):
+    connect(cluster.primary).execute(f'ALTER USER "{planes.operator}" WITH REPLICATION')
+    administrator.execute("SELECT pg_create_logical_replication_slot('silent', 'pgoutput')")
+    stream = replication_session(planes, cluster)
+    start = b"START_REPLICATION SLOT silent LOGICAL 0/0 (proto_version '2', publication_names 'none')"
+    assert stream.exec_(start).status == psycopg.pq.ExecStatus.COPY_BOTH
+    started = time.monotonic()
+    planes.done("POST", f"{cluster.primary}:restart", {})
+    stream.finish()
+    assert time.monotonic() - started < 20
 
 
 def test_who_is_granted_an_iam_users_role_still_needs_a_password(planes, connect, cluster):
