@@ -11,6 +11,8 @@ from pgvector.psycopg import register_vector
 from orchestra_lib.errors import TargetUnreachable
 
 CONNECT_TIMEOUT_SECONDS = 10
+# What a cast to text depends on: the same on every server, or equal rows would have different checksums.
+_SESSION = "-c timezone=UTC -c client_encoding=UTF8 -c datestyle=ISO,YMD"
 # A session that hears nothing from a machine that has gone is told so within half a minute, not after hours. libpq
 # leaves these out where the connection is a Unix socket.
 _KEEPALIVES: dict[str, Any] = {
@@ -41,7 +43,7 @@ def connect(
     the message never repeats the connection string.
     """
     parameters: dict[str, Any] = {"application_name": application_name} if application_name else {}
-    connection = _open(address, role, options="-c timezone=UTC -c client_encoding=UTF8", **parameters)
+    connection = _open(address, role, options=_SESSION, **parameters)
     connection.autocommit = autocommit
     with suppress(psycopg.ProgrammingError):  # the extension is not installed yet: its types are not needed yet either
         register_vector(connection)
@@ -50,7 +52,7 @@ def connect(
 
 def connect_replication(address: Address, *, role: str = "database", application_name: str) -> psycopg.Connection:
     """Open a session that speaks the replication protocol about its own database. Raises TargetUnreachable."""
-    return _open(address, role, replication="database", application_name=application_name)
+    return _open(address, role, options=_SESSION, replication="database", application_name=application_name)
 
 
 def _open(address: Address, role: str, **parameters: Any) -> psycopg.Connection:

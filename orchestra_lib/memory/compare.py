@@ -301,7 +301,7 @@ class KeyReader:
     def __init__(self, connection: psycopg.Connection, table: SourceTable, expressions: sql.Composable) -> None:
         self.connection = connection
         row = connection.execute(
-            "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+            "SELECT format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
             [table.table.as_string(connection), table.id_column],
         ).fetchone()
         if row is None:

@@ -93,6 +93,11 @@ class Partitions:
         """How far each partition is; the stream has to be read from the least of them."""
         return [applier.checkpoint for applier in self.appliers]
 
+    def expect_replay(self) -> None:
+        """The source is about to be read from the checkpoints again: what was applied after them will come once more."""
+        for applier in self.appliers:
+            applier.expect_replay()
+
     def apply(self, batch: Batch, horizon: int) -> list[Applied]:
         """Apply a batch whole, however long the target is away.
 
