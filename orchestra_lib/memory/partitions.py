@@ -94,7 +94,7 @@ class Partitions:
         return [applier.checkpoint for applier in self.appliers]
 
     def expect_replay(self) -> None:
-        """The source is about to be read from the checkpoints again: what was applied after them will come once more."""
+        """The source is about to be read from the checkpoints again: what was applied after them comes once more."""
         for applier in self.appliers:
             applier.expect_replay()
 

@@ -74,7 +74,7 @@ class Keys:
         self._dead: list[State] = []
         self._place: tuple[list[State], int] | None = None
         self.in_doubt: list[State] = []
-        mine = {key for key in known.keys() if key % load.sessions == session}
+        mine = {key for key in known.written() if key % load.sessions == session}
         for key in sorted(mine - known.wrong):
             state = lives.at(key, known.acknowledged.get(key, 0))
             if key in known.in_doubt:

@@ -103,7 +103,7 @@ def judge(ledger: Path, address: Address, table: str) -> Verdict:
     lives, known = lives_of(ledger), standing(ledger)
     found = Counter[Violation]()
     findings: list[Finding] = []
-    rows, seen, sent = 0, set[int](), known.keys()
+    rows, seen, sent = 0, set[int](), known.written()
 
     def accuse(violation: Violation, id_: str, told: str) -> None:
         found[violation] += 1

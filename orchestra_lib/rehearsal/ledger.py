@@ -54,7 +54,7 @@ class Standing:
     wrong: frozenset[int] = frozenset()
     writes: int = 0
 
-    def keys(self) -> set[int]:
+    def written(self) -> set[int]:
         """Every key that something was sent for."""
         return self.acknowledged.keys() | self.in_doubt.keys()
 
