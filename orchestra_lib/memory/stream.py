@@ -45,6 +45,10 @@ _CONFIRM_SECONDS = 1.0
 _IDLE_SECONDS = 0.1
 """How long it sleeps when nothing comes: so long a stop may go unnoticed."""
 _MESSAGES_AT_ONCE = 512
+_ROOM_IN_BATCHES = 4
+"""So much is gathered while a batch is being applied: otherwise the source stands still whenever the target is slower
+for a moment, and then the target waits for the source.
+"""
 OnApplied = Callable[[Collection[bytes] | None, int], None]
 _Result = TypeVar("_Result")
 
@@ -240,6 +244,7 @@ class Stream:
         """The slot, read from the checkpoint on. What was gathered before is forgotten: it comes again."""
         spec = self._spec
         self._gathering = Gathering(run.partitions.checkpoints)
+        run.partitions.expect_replay()
         with (
             ReplicationSession.open(spec.source, role="source") as session,
             Transactions(run.spool) as transactions,
@@ -252,9 +257,9 @@ class Stream:
         tuning = self._spec.tuning
         heard = confirmed_at = time.monotonic()
         while not run.stop.is_set():
-            took = self._take(run, reading)
+            came, is_drained = self._take(run, reading)
             now = time.monotonic()
-            if took or self._is_full():
+            if came or self._has_no_room():
                 heard = now
             if self._land() or reading.reply_wanted or now - confirmed_at > _CONFIRM_SECONDS:
                 reading.session.confirm(self._confirmed, want_reply=now - heard > tuning.silence_seconds / 3)
@@ -262,22 +267,31 @@ class Stream:
             self._launch(run)
             if now - heard > tuning.silence_seconds:
                 raise StreamBroken(f"the source has said nothing for {now - heard:.0f} s, not even when asked")
-            if not took:
+            if is_drained or self._has_no_room():
                 self._wait(run, reading)
         reading.session.confirm(self._confirmed)
 
-    def _take(self, run: _Run, reading: _Reading) -> int:
-        """Take what has come, up to a full batch; returns how many messages that were."""
-        for taken in range(_MESSAGES_AT_ONCE):
-            if self._is_full() or (received := reading.session.receive()) is None:
-                return taken
+    def _take(self, run: _Run, reading: _Reading) -> tuple[int, bool]:
+        """Take what has come and has room; returns how many messages that were, and whether those were all.
+
+        A large transaction comes all at once, at its commit: what has no room of it waits for the next call.
+        """
+        taken = 0
+        while taken < _MESSAGES_AT_ONCE and not self._has_no_room():
+            event = next(reading.events, None)
+            if event is not None:
+                self._gather(run, event)
+                continue
+            received = reading.session.receive()
+            if received is None:
+                return taken, True
+            taken += 1
             self._clock.hear(received.sent_at)
             self._written = max(self._written, received.end_lsn)
             if isinstance(received, Keepalive):
                 reading.reply_wanted |= received.reply_wanted
-            for event in reading.transactions.take(received):
-                self._gather(run, event)
-        return _MESSAGES_AT_ONCE
+            reading.events = reading.transactions.take(received)
+        return taken, False
 
     def _gather(self, run: _Run, event: Event) -> None:
         gathering = self._gathering
@@ -300,11 +314,16 @@ class Stream:
     def _is_full(self) -> bool:
         return self._gathering.changes >= self._spec.tuning.batch_size or self._gathering.barrier is not None
 
+    def _has_no_room(self) -> bool:
+        batches = _ROOM_IN_BATCHES if self._flight else 1
+        most = batches * self._spec.tuning.batch_size
+        return self._gathering.changes >= most or self._gathering.barrier is not None
+
     def _wait(self, run: _Run, reading: _Reading) -> None:
         """Sleep until something has come, a batch has landed, or one is due."""
         due = self._gathering.due_at(self._spec.tuning.debounce_seconds)
         seconds = _IDLE_SECONDS if due is None or self._flight else due - time.monotonic()
-        if self._is_full():
+        if self._has_no_room():
             run.waker.wait(seconds)
         else:
             reading.session.wait(max(0.0, seconds), run.waker.fileno())
@@ -426,4 +445,5 @@ class _Reading:
 
     session: ReplicationSession
     transactions: Transactions
+    events: Iterator[Event] = field(default_factory=lambda: iter(()))
     reply_wanted: bool = False

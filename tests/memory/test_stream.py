@@ -163,20 +163,32 @@ def test_a_truncated_table_is_empty_and_fills_again(stores: Pair) -> None:
     assert len(rows_of(stores.target)) == 3
 
 
-def test_a_transaction_larger_than_many_batches_arrives_whole(stores: Pair) -> None:
+def test_a_transaction_larger_than_many_batches_arrives_whole_and_in_its_order(stores: Pair) -> None:
     copied(stores)
-    with running(stream_of(stores)) as stream:
-        with connect(stores.source) as source, source.transaction():
-            source.execute("SET LOCAL logical_decoding_work_mem = '64kB'")
-            source.execute("UPDATE memories SET version = version + 1, content = content || 'x'")
-            source.execute(
-                "INSERT INTO memories SELECT 'copy-' || n || id, agent_id, user_id, session_id, persona, item_type, "
-                "content, metadata, embedding, embedding_model, version, created_at, updated_at, expires_at "
-                "FROM memories, generate_series(1, 4) AS n"
+    with connect(stores.source) as source:
+        source.execute(
+            sql.SQL("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'").format(
+                sql.Identifier(source.info.dbname)
             )
-        drained(stream, stores)
+        )
+        with running(stream_of(stores)) as stream:
+            with source.transaction():
+                source.execute("UPDATE memories SET version = version + 1, content = content || 'x'")
+                # A row whose vector is not sent again is renamed; another takes its old place; both are changed after.
+                source.execute("UPDATE memories SET id = 'renamed' WHERE id = 'id-00000007'")
+                source.execute("UPDATE memories SET id = 'id-00000007' WHERE id = 'id-00000008'")
+                source.execute(
+                    "INSERT INTO memories SELECT 'copy-' || n || id, agent_id, user_id, session_id, persona, "
+                    "item_type, content, metadata, embedding, embedding_model, version, created_at, updated_at, "
+                    "expires_at FROM memories, generate_series(1, 4) AS n"
+                )
+                source.execute("UPDATE memories SET content = content || 'y' WHERE id IN ('renamed', 'id-00000007')")
+            drained(stream, stores)
+            status = stream.status()
     assert rows_of(stores.target) == rows_of(stores.source)
     assert len(rows_of(stores.target)) == 1500
+    assert status.quarantined == 0
+    assert status.batches >= 1800 / (4 * FAST.batch_size)
 
 
 # --- stopping and going on --------------------------------------------------------------------------------------------
