@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from orchestra_lib.paths import state_directory
 _WRITE_SECONDS = 0.1
 _START_SECONDS, _STOP_SECONDS = 60.0, 60.0
 _POLL_SECONDS = 0.05
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def serve(environment: str, stream: Stream, tell: Callable[[StreamStatus], str] 
         except OrchestraError as error:
             failures.append(error)
 
+    calm_collector()
     born = psutil.Process().create_time()
     thread = threading.Thread(target=run, name="stream")
     thread.start()
@@ -184,6 +187,16 @@ def serve(environment: str, stream: Stream, tell: Callable[[StreamStatus], str] 
         sys.stderr.write(f"{said}\n")
         return failures[0].exit_code
     return 0 if clean else 1
+
+
+def calm_collector() -> None:
+    """Have Python look for garbage rarely in this process.
+
+    A change is some twenty objects and no cycle among them; to look through those of two batches again and again took
+    a third of the reading thread's time (9 of 30 microseconds a row, 2026-11-25).
+    """
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
 def _write(path: Path, content: Report) -> None:
