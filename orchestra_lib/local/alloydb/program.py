@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from orchestra_lib.local import background, postgres
 from orchestra_lib.local.alloydb import places
+from orchestra_lib.local.alloydb.backend import Backend
 from orchestra_lib.local.alloydb.presence import DataPlane, status
 
 __all__ = ["DataPlane", "down", "installed", "status", "up"]
@@ -50,7 +51,7 @@ def down(directory: Path) -> tuple[str, ...]:
         stopped.append("alloydb")
     for data in _data_directories(directory):
         if postgres.running(data):
-            postgres.stop(data, f"the server of AlloyDB instance {data.name}")
+            Backend(data, data.name).stop()
             stopped.append(data.name)
     return tuple(stopped)
 
