@@ -6,8 +6,10 @@ Both read one source, each from its own slot, into databases of one target serve
 vector index included. Three measures of each:
 
 backlog     what lies in the slot is applied while nobody writes: the rate of the apply alone
-saturation  one row a transaction, written as fast as the source can while it is applied: the rate of all of it
+saturation  written as fast as the source can while it is applied: the rate of all of it together
 offered     one row a transaction, at a rate below saturation, in an open loop: how old changes are when they arrive
+
+Backlog and saturation have ten rows a transaction.
 
 Where the bounds are on two cores that everything shares stands below each case: CPU of a row by process.
 """
@@ -36,6 +38,7 @@ from workload import INSERTS, MIXED, WORKLOADS, Writer, freshness, prepare
 from orchestra_lib.local import postgres
 from orchestra_lib.memory.checksum import row_digest
 from orchestra_lib.memory.stream import Tuning
+from orchestra_lib.stream_process import calm_collector
 
 LOGICAL = {"wal_level": "logical", "max_replication_slots": "20", "max_wal_senders": "20"}
 SOURCE_SETTINGS = {**postgres.SETTINGS, **LOGICAL, "track_commit_timestamp": "on"}
@@ -45,7 +48,7 @@ ALTERNATIVE = Tuning(debounce_seconds=0.5, batch_size=100)
 OFFERED_ROWS_PER_SECOND = 1_500
 """What the strategy expects of the store; less where one of the two sides could not follow."""
 BELOW_SATURATION = 0.6
-ROWS_IN_A_BACKLOG_TRANSACTION = 10
+ROWS_IN_A_TRANSACTION = 10
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def main() -> None:
     """Print every figure, the ratios, and what a row costs."""
     options = _options()
     report = Report()
+    calm_collector()  # as in the process of a stream
     print(hardware())
     with _servers(options.rows, options.vectors) as servers:
         settings = {side: _settings(servers.database(side, "postgres")) for side in ("source", "target")}
@@ -188,7 +192,7 @@ def _case(arena: Arena, workload: str, sides: Sequence[Side], options: argparse.
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     rows = 0
     for repetition in range(options.repetitions):
-        rows = arena.writer.write(workload, changes, ROWS_IN_A_BACKLOG_TRANSACTION).rows + 1
+        rows = arena.writer.write(workload, changes, ROWS_IN_A_TRANSACTION).rows + 1
         mark = arena.writer.mark()
         for side in _there_and_back(sides, repetition):
             costs[side.name].append(_backlog(arena, side, mark))
@@ -255,7 +259,7 @@ def _live(arena: Arena, side: Side, workload: str, count: int, rate: float) -> t
     target = arena.targets[side.name]
     since, lsn = time.time(), _flushed(target)
     started = time.perf_counter()
-    written = arena.writer.write(workload, count, 1, rate)
+    written = arena.writer.write(workload, count, 1 if rate else ROWS_IN_A_TRANSACTION, rate)
     side.wait_until(arena.writer.mark())
     seconds = time.perf_counter() - started
     age = freshness(arena.source, target, arena.servers.target_data, since, lsn)
@@ -294,7 +298,9 @@ def _variants(
             for repetition in range(options.repetitions):
                 for name in _there_and_back(list(variants), repetition):
                     ours.tuning = variants[name]
-                    rows = arena.writer.write(INSERTS, int(index.changes * options.scale), 10).rows + 1
+                    rows = (
+                        arena.writer.write(INSERTS, int(index.changes * options.scale), ROWS_IN_A_TRANSACTION).rows + 1
+                    )
                     rates[name].append(rows / _backlog(arena, ours, arena.writer.mark()).seconds)
                 offered = min(OFFERED_ROWS_PER_SECOND, BELOW_SATURATION * min(min(found) for found in rates.values()))
                 for name in _there_and_back(list(variants), repetition):
