@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import psycopg
+import psycopg.conninfo
 from pgvector.psycopg import register_vector
 
 from orchestra_lib.errors import TargetUnreachable
@@ -43,7 +44,7 @@ def connect(
     the message never repeats the connection string.
     """
     parameters: dict[str, Any] = {"application_name": application_name} if application_name else {}
-    connection = _open(address, role, options=_SESSION, **parameters)
+    connection = _open(address, role, **parameters)
     connection.autocommit = autocommit
     with suppress(psycopg.ProgrammingError):  # the extension is not installed yet: its types are not needed yet either
         register_vector(connection)
@@ -52,15 +53,20 @@ def connect(
 
 def connect_replication(address: Address, *, role: str = "database", application_name: str) -> psycopg.Connection:
     """Open a session that speaks the replication protocol about its own database. Raises TargetUnreachable."""
-    return _open(address, role, options=_SESSION, replication="database", application_name=application_name)
+    return _open(address, role, replication="database", application_name=application_name)
 
 
 def _open(address: Address, role: str, **parameters: Any) -> psycopg.Connection:
     if not isinstance(address, str):
-        return address(**parameters)
+        return address(options=_SESSION, **parameters)
     try:
         return psycopg.connect(
-            address, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVES, **parameters
+            address,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            options=_with_ours(psycopg.conninfo.conninfo_to_dict(address).get("options")),
+            **_KEEPALIVES,
+            **parameters,
         )
     except psycopg.Error as error:
         lines = [line.strip() for line in str(error).splitlines()]
@@ -68,3 +74,8 @@ def _open(address: Address, role: str, **parameters: Any) -> psycopg.Connection:
         raise TargetUnreachable(
             f"the {role} database cannot be reached: {reason}; check that it runs, its address and the user's rights"
         ) from error
+
+
+def _with_ours(options: object) -> str:
+    """The options of a connection string, such as a search path, and after them ours."""
+    return f"{options} {_SESSION}" if options else _SESSION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra_lib.database import connect
+from orchestra_lib.database import connect, connect_replication
 from orchestra_lib.errors import TargetUnreachable
 
 
@@ -23,3 +23,12 @@ def test_a_session_speaks_utc_and_knows_vectors(pair) -> None:
         row = connection.execute("SELECT current_setting('timezone'), '[1,2]'::vector").fetchone()
     assert row is not None
     assert (row[0], row[1].to_list()) == ("UTC", [1.0, 2.0])
+
+
+def test_the_options_of_a_connection_string_count_beside_ours(pair) -> None:
+    address = f"{pair.source} options='-c search_path=app -c timezone=Asia/Tokyo'"
+    sessions = (connect(address), connect_replication(address, application_name="tests"))
+    for session in sessions:
+        with session:
+            assert session.execute("SHOW search_path").fetchone() == ("app",)
+            assert session.execute("SHOW timezone").fetchone() == ("UTC",)
