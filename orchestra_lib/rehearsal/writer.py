@@ -5,13 +5,14 @@
 The load is open: writes have intended starts, and one that waits counts from there. Each is a transaction of its own.
 A key belongs to one session, so its writes have an order. Where it writes is asked of a route again whenever a write is
 refused or a connection lost: so the writer follows a cutover by itself. Interrupted or terminated, it ends in order and
-prints its report as JSON.
+prints its report as JSON. One that another program started ends with that program, however that ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def write(load: Load, route: Route, ledger: Path, stop: threading.Event, seconds
 
 
 class WriterProcess:
-    """A writer in a process of its own: it takes no time from ours, and it can be killed."""
+    """A writer in a process of its own: it takes no time from ours, and it can be killed. It ends when ours does."""
 
     def __init__(self, process: subprocess.Popen[str], ledger: Path) -> None:
         self._process, self.ledger = process, ledger
@@ -107,12 +108,13 @@ class WriterProcess:
 def writer_process(load: Load, route: Path, ledger: Path, seconds: float | None = None) -> Iterator[WriterProcess]:
     """Start a writer whose route is a file; it is killed at the end of the block if it was not stopped."""
     command = [sys.executable, "-m", "orchestra_lib.rehearsal.writer", "--route", str(route), "--ledger", str(ledger)]
+    command += ["--until-input-ends"]
     command += ["--per-second", str(load.per_second), "--sessions", str(load.sessions), "--seed", str(load.seed)]
     command += ["--mix", json.dumps(vars(load.mix)), "--table", load.table]
     command += ["--seconds", str(seconds)] if seconds is not None else []
     # A session of its own: a Ctrl-C in our terminal is for us, and we end the writer in order.
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     writer = WriterProcess(process, ledger)
@@ -131,6 +133,13 @@ def _callers(load: Load, route: Route, ledger: Ledger) -> list[Caller]:
     ]
 
 
+def _stop_at_the_end_of_input(stop: threading.Event) -> None:
+    """Set ``stop`` when nobody holds the other end of standard input any more: a killed parent tells nobody."""
+    while os.read(sys.stdin.fileno(), 1024):  # not sys.stdin.read(): its lock would be held when the interpreter ends
+        pass
+    stop.set()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,8 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--mix", type=json.loads, default={}, help='shares that differ: {"delete": 0.2, "insert": 0.15}'
     )
     parser.add_argument("--seconds", type=float, help="without it until SIGINT or SIGTERM")
+    parser.add_argument("--until-input-ends", action="store_true", help="end when standard input does")
     options = parser.parse_args(arguments)
     stop = threading.Event()
+    if options.until_input_ends:
+        threading.Thread(target=_stop_at_the_end_of_input, args=[stop], daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:

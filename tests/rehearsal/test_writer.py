@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -133,6 +137,36 @@ def test_killed_it_leaves_a_ledger_that_holds_and_the_next_one_goes_on_with_it(p
     assert told.acknowledged > 300
     assert told.in_doubt == 0
     assert judge(ledger, pair.source, "memories").holds
+
+
+_STARTER = """
+import json, os, signal, sys
+from pathlib import Path
+from orchestra_lib.rehearsal.writer import Load, writer_process
+
+with writer_process(Load(per_second=100), Path(sys.argv[1]), Path(sys.argv[2])) as writer:
+    print(writer.pid, flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_it_ends_in_order_when_the_program_that_started_it_is_killed(pair: Pair, tmp_path: Path) -> None:
+    make_store(pair.source)
+    route, ledger = tmp_path / "route", tmp_path / "ledger"
+    route.write_text(pair.source)
+    command = [sys.executable, "-c", _STARTER, str(route), str(ledger)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert starter.stdin is not None
+        writer = psutil.Process(int(starter.stdout.readline()))
+        wait_until(lambda: acknowledged(ledger) > 10, seconds=20)
+        starter.stdin.write("\n")
+        starter.stdin.close()
+        assert starter.wait(20) == -signal.SIGKILL
+    psutil.wait_procs([writer], timeout=20)
+    assert not writer.is_running()
+    assert standing(ledger).in_doubt == {}, "it was not killed with it, it has ended in order"
 
 
 def test_it_follows_the_route_when_it_is_refused_and_reports_the_pause(
