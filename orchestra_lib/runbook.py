@@ -11,8 +11,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Runbook:
         self._approved: str | None = None
         self._verified = False
         self._ended = False
+        self._open_things = ExitStack()
 
     @classmethod
     def open(cls, name: str, **parameters: object) -> Runbook:
@@ -109,6 +110,10 @@ class Runbook:
         self._more_locks.append(lock)
         if taken_over:
             self._say(taken_over, "warning")
+
+    def at_end(self, close: Callable[[], None]) -> None:
+        """Have something closed that this run holds open, before its record is settled, however the run ends."""
+        self._open_things.callback(close)
 
     def note(self, text: str) -> None:
         """Add a sentence to the record."""
@@ -283,6 +288,7 @@ class Runbook:
 
     def _end(self, outcome: Outcome, verdict: Verdict, exit_code: int) -> None:
         """Settle the record. Headless, the engine adds the end time and seals; here it is done at once."""
+        self._open_things.close()
         self._ended = True
         if _open_here.get(self.name) is self:
             del _open_here[self.name]

@@ -28,7 +28,7 @@ class RunningStream:
     ) -> None:
         self._end()
         if error is None:
-            self._raise_failure()
+            self.require_running()
 
     def status(self) -> StreamStatus:
         """How it stands now."""
@@ -38,13 +38,21 @@ class RunningStream:
         """Whether everything before ``lsn`` is on the target, once waited for. Raises what ended the stream."""
         there = self._stream.wait_for(lsn, timeout_seconds)
         if not there:
-            self._raise_failure()
+            self.require_running()
         return there
 
     def stop(self) -> None:
         """End the stream in order; nothing that is confirmed is lost, nothing else was. Raises what ended it before."""
         self._end()
-        self._raise_failure()
+        self.require_running()
+
+    def require_running(self) -> None:
+        """Raise what ended the stream before it was asked to end, StreamBroken where nobody knows what it was."""
+        failure = self._failure
+        if failure is not None:
+            raise failure
+        if not self._thread.is_alive() and not self._stop.is_set():
+            raise StreamBroken("the stream has ended without being asked to")
 
     def _end(self) -> None:
         self._stop.set()
@@ -55,10 +63,3 @@ class RunningStream:
             self._stream.run(self._stop)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that asks
             self._failure = error
-
-    def _raise_failure(self) -> None:
-        failure = self._failure
-        if failure is not None:
-            raise failure
-        if not self._thread.is_alive() and not self._stop.is_set():
-            raise StreamBroken("the stream has ended without being asked to")

@@ -47,6 +47,7 @@ class CutoverSteps:
         self._touched = Touched()
         self._stack = ExitStack()
         self._writers_addresses: dict[str, str] = {}
+        self._run.at_end(self._abandon)
 
     @property
     def live(self) -> str:
@@ -158,7 +159,7 @@ class CutoverSteps:
             raise GateFailed("the stream did not start")
         deadline = time.monotonic() + _CATCH_UP_SECONDS
         while not _is_close(running.status()):
-            running.wait_for(0, 0)  # raises what ended it
+            running.require_running()
             if time.monotonic() > deadline:
                 raise GateFailed(f"the stream does not catch up: {running.status().sentence()}")
             time.sleep(0.05)
@@ -173,6 +174,13 @@ class CutoverSteps:
     def _end_running(self) -> None:
         self._stack.close()
         self._running = None
+
+    def _abandon(self) -> None:
+        """End the stream that a run leaves behind in a kernel that lives on: the next run could not read the slot."""
+        try:
+            self._end_running()
+        except Exception as error:  # noqa: BLE001 - the run is over, and the next one has to be able to begin
+            self._run.note(f"the stream had ended before this run did: {error}")
 
     def _direction(self) -> Direction:
         target = self._stores.target()

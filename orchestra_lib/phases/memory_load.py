@@ -25,8 +25,6 @@ from orchestra_lib.rehearsal.writer import Load, WriterProcess, writer_process
 from orchestra_lib.rehearsal.written import KEY_SPACE
 
 _PILE = "piled:"
-_LONGEST_SECONDS = 3_600.0
-"""A kernel that is killed takes no writer with it: it ends by itself."""
 
 
 class RehearsalLoad:
@@ -41,6 +39,7 @@ class RehearsalLoad:
         self._stack = ExitStack()
         self._writer: WriterProcess | None = None
         self.report: Report | None = None
+        stores.run.at_end(self.close)
 
     @property
     def is_wanted(self) -> bool:
@@ -62,7 +61,7 @@ class RehearsalLoad:
         if left := self.clear():
             self._stores.run.note(f"{left:,} rows that an earlier run's writer had left were deleted from the source")
         load = Load(per_second=wanted.writes_per_second, seed=self._seed, table=self._stores.memory.source.table)
-        self._writer = self._stack.enter_context(writer_process(load, self._route, self._ledger, _LONGEST_SECONDS))
+        self._writer = self._stack.enter_context(writer_process(load, self._route, self._ledger))
 
     def stop(self) -> Report:
         """Let it end in order; its report."""
