@@ -70,7 +70,7 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("-p", "list", "5"), "list is a parameter of none of these notebooks; they have approved_plan, environment"),
+        (("-p", "list", "5"), "list is a parameter of none of these notebooks; they have approved_plan, batch_size,"),
         (("--only", "05"), "there is no phase '05'; there are 03"),
         (("--from", "04"), "there is no phase '04'"),
         (("--until", "99"), "there is no phase '99'"),

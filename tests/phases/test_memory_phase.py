@@ -1,4 +1,4 @@
-"""The steps of the memory phase on real servers, with a table of the user's own as the source."""
+"""The steps of the memory phase on real servers, with databases of the user's own on both sides."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import memory_stores
 import psycopg
 import pytest
-import yaml
 from stores import Pair, fill
 
-from orchestra_lib import record, runbook, settings
+from orchestra_lib import record, runbook, settings, stream_process
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Evidence, Source, Verdict
+from orchestra_lib.local import postgres
 from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
@@ -22,32 +23,34 @@ pytestmark = pytest.mark.slow
 
 PARAMETERS = settings.root() / "parameters"
 OWN = {"id": "external_id", "embedding": "vec"}
+STILL = {"lists": 8, "live": False}
 
 Opened = Callable[..., MemoryPhase]
 
 
 @pytest.fixture
 def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
-    """Opens the phase in a home of its own, against the pair's databases and with few lists and queries."""
+    """Opens the phase in a home of its own, on the pair's databases and with few lists and queries.
+
+    The store stands still unless a test says that it is ``live``.
+    """
     shutil.copytree(PARAMETERS, tmp_path / "parameters")
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
+    environments = {"local"}
 
     def phase(environment: str = "local", **parameters: object) -> MemoryPhase:
-        content = yaml.safe_load((PARAMETERS / "local.yaml").read_text())
-        content["environment"]["name"] = environment
-        content["memory"]["source"]["dsn"] = pair.source
-        content["memory"]["target"]["dsn"] = pair.target
-        content["memory"]["corpus"]["queries"] = 40
-        (tmp_path / "parameters" / f"{environment}.yaml").write_text(yaml.safe_dump(content))
-        return MemoryPhase(Runbook.open("03_memory", environment=environment, **{"lists": 8, **parameters}))
+        environments.add(environment)
+        memory_stores.write_parameters(tmp_path / "parameters", pair, environment)
+        return MemoryPhase(Runbook.open("03_memory", environment=environment, **{**STILL, **parameters}))
 
     yield phase
     for run in tuple(runbook._open_here.values()):
         lock = run._replaced()
         if lock is not None:
             lock.release()
+    memory_stores.clear(pair, environments)
 
 
 def on(conninfo: str, *statements: str) -> None:
@@ -156,15 +159,15 @@ def test_a_plan_keeps_an_index_only_if_it_is_the_one_that_is_wanted(pair: Pair, 
     phase = opened()
     assert planned(phase)[1]["index"][0] is Verb.CREATE
     moved(phase)
-    assert phase.plan().changes[3].verb is Verb.KEEP
+    assert planned(phase)[1]["index"][0] is Verb.KEEP
     on(
         pair.target,
         "DROP INDEX memories_embedding_ivfflat_8",
         "CREATE INDEX memories_embedding_ivfflat_8 ON memories USING ivfflat (embedding vector_l2_ops) WITH (lists=8)",
     )
-    assert phase.plan().changes[3].verb is Verb.REPLACE
+    assert planned(phase)[1]["index"][0] is Verb.REPLACE
     phase.build_index()
-    assert phase.plan().changes[3].verb is Verb.KEEP
+    assert planned(phase)[1]["index"][0] is Verb.KEEP
 
 
 def test_the_digest_of_a_plan_is_of_one_environment(pair: Pair, opened: Opened) -> None:
@@ -210,3 +213,172 @@ def test_what_the_source_holds_is_shown_once_and_kept(pair: Pair, opened: Opened
     assert shown == {row["claim"] for row in phase._run.record.evidence}
     assert "size of the table, without its indexes" in shown
     assert shown.isdisjoint(checked)
+
+
+# --- a store that is written to ---------------------------------------------------------------------------------------
+
+
+def test_a_table_whose_changes_cannot_be_followed_closes_the_gate_with_what_cures_it(
+    pair: Pair, opened: Opened
+) -> None:
+    own_table(pair)
+    phase = opened(source_table="own", source_columns=OWN, live=True)
+    phase.inventory()
+    cure = r"CREATE UNIQUE INDEX CONCURRENTLY ON \"own\" \(\"external_id\"\).* or live = False"
+    with pytest.raises(GateFailed, match=cure):
+        phase._run.preflight(phase.checks())
+    on(pair.source, "ALTER TABLE own ADD PRIMARY KEY (external_id)")
+    phase._run.preflight(phase.checks())
+
+
+def test_a_server_that_writes_no_logical_log_closes_the_gate_unless_the_store_stands_still(
+    opened: Opened,
+) -> None:
+    data = memory_stores.server_directory() / "source"
+    try:
+        source = postgres.start(data, "a source as it comes", {**postgres.SETTINGS, "wal_level": "replica"}).conninfo()
+        on(source, "CREATE EXTENSION vector")
+        fill(source, 40)
+        phase = opened(source_dsn=source, live=True)
+        phase.inventory()
+        with pytest.raises(GateFailed, match=r"its wal_level is replica; set wal_level = logical .* live = False"):
+            phase._run.preflight(phase.checks())
+        still = opened(source_dsn=source)
+        still.inventory()
+        still._run.preflight(still.checks())
+    finally:
+        postgres.discard(data, "a source as it comes")
+        shutil.rmtree(data.parent)
+
+
+def test_a_store_is_copied_while_it_is_written_to_followed_compared_and_asked(pair: Pair, opened: Opened) -> None:
+    fill(pair.source, 400)
+    phase = opened(live=True)
+    changes = planned(phase)[1]
+    assert {verb for kind, (verb, _) in changes.items() if kind.endswith("on the source")} == {Verb.CREATE}
+    phase.copy()
+    on(pair.source, "UPDATE memories SET version = version + 1", "DELETE FROM memories WHERE id < 'id-00000050'")
+    phase.verify()
+    phase.build_index()
+    phase.stream.start()
+    phase.stream.catch_up()
+    phase.stream.figure()
+    phase.stream.compare()
+    phase.stream.shadow()
+    phase.read_back()
+    found = evidence(phase)
+    assert found["the copy was"].value == "begun"
+    assert found["rows sent"].value == 400
+    assert found["changes in quarantine"].value == 0
+    assert [row.claim for row in found.values() if row.verdict not in (Verdict.PASS, Verdict.NOTED)] == []
+    with psycopg.connect(pair.target) as connection:
+        assert connection.execute("SELECT count(*), min(version) FROM memories").fetchone() == (350, 2)
+
+
+def test_the_next_run_finds_the_copy_complete_and_the_stream_running(pair: Pair, opened: Opened) -> None:
+    fill(pair.source, 60)
+    phase = opened(live=True)
+    phase.inventory()
+    phase.copy()
+    phase.stream.start()
+    pid = evidence(phase)["process of the stream"].value
+    on(pair.source, "DELETE FROM memories WHERE id < 'id-00000010'")
+    phase.stream.catch_up()
+    again = opened(live=True)
+    changes = planned(again)[1]
+    assert changes["rows"][0] is Verb.KEEP
+    assert changes["rows"][1].startswith("goes on where it was: 16 of 16 key ranges are there, from slot ")
+    assert {verb for kind, (verb, _) in changes.items() if kind.endswith("on the source")} == {Verb.KEEP}
+    again.copy()
+    again.verify()
+    again.stream.start()
+    found = evidence(again)
+    assert (found["the copy was"].value, found["process of the stream"].value) == ("found complete", pid)
+    assert "rows sent" not in found
+    assert "the copy is older than this run" in found
+
+
+def test_on_this_machine_the_stream_rests_when_the_run_is_over(pair: Pair, opened: Opened) -> None:
+    fill(pair.source, 60)
+    phase = opened(live=True)
+    phase.inventory()
+    phase.copy()
+    phase.stream.start()
+    phase.leave()
+    assert evidence(phase)["the stream"].value == "rests; run this notebook again and it goes on"
+    assert stream_process.running("local") is None
+
+
+def test_drills_that_a_database_of_ones_own_cannot_give_are_left_out_with_their_reason(
+    pair: Pair, opened: Opened
+) -> None:
+    fill(pair.source, 60)
+    phase = opened(drill_cutover=False)
+    phase.inventory()
+    phase.provision()
+    phase.start_load()
+    phase.drill_point_in_time()
+    phase.drill_switchover()
+    phase.cutover.there()
+    phase.cutover.back()
+    phase.cutover.judge()
+    notes = {row.claim: row.note for row in phase._run.evidence}
+    assert notes["target"] == "nothing is provisioned for it"
+    assert notes["load on the source"] == "no rehearsal's writer"
+    assert notes["drill: restore to a moment"] == "the target is no AlloyDB"
+    assert notes["drill: switchover to the other region"] == "the target is no AlloyDB"
+    assert notes["drill: cutover and return"] == "drills.cutover is false"
+    assert notes["return"] == "the writers write on the source"
+    assert notes["the judge"] == "only a rehearsal's writer keeps a ledger"
+
+
+# --- the cutover ------------------------------------------------------------------------------------------------------
+
+
+def test_the_writers_are_switched_over_and_brought_back_with_what_they_wrote_there(pair: Pair, opened: Opened) -> None:
+    fill(pair.source, 60)
+    role = memory_stores.make_writer(pair)
+    phase = opened(live=True)
+    phase.inventory()
+    phase.copy()
+    phase.build_index()
+    phase.stream.start()
+    phase.stream.catch_up()
+    assert phase.cutover.live == "source"
+    phase.cutover.there()
+    assert phase.cutover.live == "target"
+    delete = "DELETE FROM memories WHERE id = 'id-00000001'"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        on(f"{pair.source} user={role}", delete)
+    on(f"{pair.target} user={role}", delete)
+    phase.cutover.back()
+    assert phase.cutover.live == "source"
+    on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
+    phase.stream.drain()
+    for conninfo in (pair.source, pair.target):
+        with psycopg.connect(conninfo) as connection:
+            assert connection.execute("SELECT count(*), min(id) FROM memories").fetchone() == (58, "id-00000000")
+    found = evidence(phase)
+    assert found["pause of the writers from the source to the target"].verdict is Verdict.PASS
+    assert found["pause of the writers from the target to the source"].verdict is Verdict.PASS
+
+
+def test_nothing_is_copied_over_a_target_that_is_written_to(pair: Pair, opened: Opened) -> None:
+    fill(pair.source, 60)
+    role = memory_stores.make_writer(pair)
+    phase = opened(live=True)
+    phase.inventory()
+    phase.copy()
+    phase.stream.start()
+    phase.stream.catch_up()
+    phase.cutover.there()
+    again = opened(live=True, drill_cutover=False)
+    again.inventory()
+    with pytest.raises(GateFailed, match=r"the writers write on the source.*bring them back first \(drill_cutover\)"):
+        again._run.preflight(again.checks())
+    back = opened(live=True)
+    assert back.cutover.live == "source"
+    assert back._run.record.notes[-1] == (
+        "an earlier run was cut off after its cutover: the writers have been brought back"
+    )
+    on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
