@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from orchestra_lib import stream_process
 from orchestra_lib.database import Address
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.drills import point_in_time, switchover
@@ -20,7 +21,10 @@ _RESTORED_SUFFIX = "-drill"
 
 
 class DrillSteps:
-    """Each drill undoes what it did; what a killed one has left is cleared away by the next run."""
+    """Each drill undoes what it did; what a killed one has left is cleared away by the next run.
+
+    While a drill lasts nothing may come to the target: a stream that runs is stopped, and its slot keeps the changes.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._stores, self._run = stores, stores.run
@@ -43,6 +47,7 @@ class DrillSteps:
             return self._left_out("restore to a moment", "drills.point_in_time is false")
         if self._stores.cloud is None:
             return self._left_out("restore to a moment", "the target is no AlloyDB")
+        stream_process.stop(self._stores.settings.environment.name)
         cluster = _cluster_of(self._stores.primary)
         wanted = Restorable(cluster, self._stores.primary, f"{cluster}{_RESTORED_SUFFIX}", self._address)
         with self._run.step("drill: restore"):
@@ -57,6 +62,7 @@ class DrillSteps:
             return self._left_out("switchover to the other region", "drills.switchover is false")
         if self._stores.cloud is None:
             return self._left_out("switchover to the other region", "the target is no AlloyDB")
+        stream_process.stop(self._stores.settings.environment.name)
         primary, secondary = self._stores.primary, self._stores.secondary
         regions = Regions(_cluster_of(primary), primary, _cluster_of(secondary), secondary, self._address)
         with self._run.step("drill: switchover"):
