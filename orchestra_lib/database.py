@@ -46,8 +46,12 @@ def connect(
     parameters: dict[str, Any] = {"application_name": application_name} if application_name else {}
     connection = _open(address, role, **parameters)
     connection.autocommit = autocommit
-    with suppress(psycopg.ProgrammingError):  # the extension is not installed yet: its types are not needed yet either
-        register_vector(connection)
+    try:
+        with suppress(psycopg.ProgrammingError):  # no extension is installed yet: its types are not needed yet either
+            register_vector(connection)
+    except psycopg.OperationalError as error:  # the session was lost as soon as it was there
+        connection.close()
+        raise _unreachable(role, error) from error
     return connection
 
 
@@ -69,11 +73,15 @@ def _open(address: Address, role: str, **parameters: Any) -> psycopg.Connection:
             **parameters,
         )
     except psycopg.Error as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        reason = "; ".join(line for line in lines if line and not line.endswith("?"))  # libpq also asks back
-        raise TargetUnreachable(
-            f"the {role} database cannot be reached: {reason}; check that it runs, its address and the user's rights"
-        ) from error
+        raise _unreachable(role, error) from error
+
+
+def _unreachable(role: str, error: psycopg.Error) -> TargetUnreachable:
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = "; ".join(line for line in lines if line and not line.endswith("?"))  # libpq also asks back
+    return TargetUnreachable(
+        f"the {role} database cannot be reached: {reason}; check that it runs, its address and the user's rights"
+    )
 
 
 def _with_ours(options: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from orchestra_lib.database import connect, connect_replication
@@ -32,3 +33,18 @@ def test_the_options_of_a_connection_string_count_beside_ours(pair) -> None:
         with session:
             assert session.execute("SHOW search_path").fetchone() == ("app",)
             assert session.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+def test_a_session_that_is_lost_while_it_is_being_opened_is_told_as_one_that_cannot_be_opened(pair) -> None:
+    opened: list[psycopg.Connection] = []
+
+    def dial(**parameters: object) -> psycopg.Connection:
+        session = psycopg.connect(pair.source, autocommit=True, **parameters)
+        opened.append(session)
+        with psycopg.connect(pair.source) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [session.info.backend_pid])
+        return session
+
+    with pytest.raises(TargetUnreachable, match="the source database cannot be reached: "):
+        connect(dial, role="source")
+    assert opened[0].closed

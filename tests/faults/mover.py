@@ -18,14 +18,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from mover_spec import PUBLICATION, SLOT, STREAM, TABLE, Spec
 from psycopg import sql
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import OrchestraError
+from orchestra_lib.errors import OrchestraError, TargetUnreachable
 from orchestra_lib.memory.copy import CopyJob
 from orchestra_lib.memory.initial_copy import CopySpec, initial_copy
-from orchestra_lib.memory.source import source_table
+from orchestra_lib.memory.source import SourceTable, source_table
 from orchestra_lib.memory.stream import Stream, StreamSpec, Tuning
 
 _WRITE_SECONDS = 0.02
@@ -52,8 +53,7 @@ def main(spec_file: str, state_file: str) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: _set_clock(spec.clock_jump_seconds))
     state.write(phase="copying")
     try:
-        with connect(spec.source, role="source") as connection:
-            source = source_table(connection, TABLE, {})
+        source = _source_table(spec)
         target = sql.Identifier(TABLE)
         job = CopyJob(spec.source, source, spec.target, target)
         copied = initial_copy(
@@ -70,6 +70,14 @@ def main(spec_file: str, state_file: str) -> int:
         return error.exit_code
     state.write(phase="ended", error="", said="")
     return 0
+
+
+def _source_table(spec: Spec) -> SourceTable:
+    try:
+        with connect(spec.source, role="source") as connection:
+            return source_table(connection, TABLE, {})
+    except psycopg.OperationalError as error:
+        raise TargetUnreachable(f"the source was lost: {error}") from error
 
 
 def _stream(stream: Stream, state: _State, stop: threading.Event) -> None:

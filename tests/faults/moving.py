@@ -53,6 +53,8 @@ def main() -> int:
             except NotSettled as error:
                 problem = f"{number} {name}: {error}"
                 break
+            except KeyboardInterrupt:
+                break
             print(_line(number, name, injection, settled), flush=True)
             if settled.problems:
                 problem = "\n".join([f"{number} {name}:", *settled.problems])
