@@ -49,7 +49,8 @@ def followed(followed_database: str) -> Iterator[str]:
             ("PUBLICATION", "SELECT quote_ident(pubname) FROM pg_publication"),
             (
                 "TABLE",
-                "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
+                "SELECT quote_ident(relname) FROM pg_class "
+                "WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
             ),
         ):
             for (name,) in connection.execute(names).fetchall():
