@@ -1,4 +1,7 @@
-"""Real servers for the tests: two PostgreSQL of a session, and an empty database of its own for each test."""
+"""Real servers for the tests, each pair made once a session and only if a test wants it.
+
+Two PostgreSQL with an empty database of its own for each test; a control plane with the local AlloyDB's data plane.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alloydb_planes import Planes, furnish
 from stores import Pair
 
 from orchestra_lib.local import databases
+from orchestra_lib.local.alloydb import program
+from orchestra_lib.local.control import process
 
 _numbers = count(1)
 
@@ -42,3 +48,23 @@ def pair(servers: databases.LocalState) -> Iterator[Pair]:
     for conninfo in conninfos.values():
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def planes() -> Iterator[Planes]:
+    """The local AlloyDB: two real processes, one project."""
+    # Not under pytest's tmp_path: the server's user must be able to enter every folder above its data.
+    state = Path(tempfile.mkdtemp(prefix="orchestra-alloydb-"))
+    state.chmod(0o755)
+    directory = process.directory(state)
+    directory.mkdir(parents=True)
+    operator, token = furnish(directory)
+    try:
+        control = process.up(state, latency="0")
+        found = Planes(directory, control.url, Path(control.token_file), state / "authority", operator, token)
+        found.start()
+        yield found
+    finally:
+        program.down(directory)
+        process.down(state)
+        shutil.rmtree(state)

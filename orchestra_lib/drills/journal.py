@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from orchestra_lib.append_only import append_line, whole_lines
+from orchestra_lib.errors import RecordError
 
 
 class DrillJournal:
-    """An append-only file of one environment. One process writes it at a time: the phase lock sees to that."""
+    """An append-only file of one environment. One process writes it at a time: the phase lock sees to that.
+
+    A last line that was cut off announces nothing: what it would have announced had not begun, or has not ended.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -24,26 +28,23 @@ class DrillJournal:
         self._write({"drill": drill, "event": "ended"})
 
     def open(self, drill: str) -> Mapping[str, str] | None:
-        """The details of a drill of that name that was begun and never ended; None when there is none."""
+        """The details of a drill of that name that was begun and never ended; None when there is none.
+
+        Raises RecordError for a line that cannot be read: what it announced may be there.
+        """
         found: Mapping[str, str] | None = None
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        for line in lines:
-            entry = _entry(line)
-            if entry.get("drill") == drill:
-                found = entry["details"] if entry["event"] == "begun" else None
+        for number, line in enumerate(whole_lines(self._path), start=1):
+            try:
+                entry = json.loads(line)
+                if entry["drill"] == drill:
+                    found = entry["details"] if entry["event"] == "begun" else None
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordError(
+                    f"{self._path}, line {number} cannot be read: {error}; look whether a drill has left a cluster, "
+                    "then remove the line"
+                ) from error
         return found
 
     def _write(self, entry: Mapping[str, object]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _entry(line: str) -> dict[str, Any]:
-    try:
-        entry: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return {}  # cut off while it was written: what it would have announced was not begun
-    return entry
+        whole_lines(self._path)  # cuts off what was left of a line
+        append_line(self._path, json.dumps(entry))

@@ -18,6 +18,7 @@ from psycopg import sql
 from orchestra_lib.database import Address, connect
 from orchestra_lib.drills.clusters import Clusters
 from orchestra_lib.drills.journal import DrillJournal
+from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.checksum import Checksum
 from orchestra_lib.memory.copy import checksum, target_rows
@@ -80,10 +81,16 @@ def point_in_time_drill(
 ) -> PointInTimeDrill:
     """Write, destroy, restore, compare, and delete the restored cluster again.
 
-    Nothing else may write to ``table`` meanwhile. Raises CloudRefused, TargetUnreachable; what was made is deleted all
-    the same, and :func:`clear` deletes what a killed drill has left.
+    Nothing else may write to ``table`` meanwhile. Raises GateFailed before anything is written when there is a cluster
+    of that name already; CloudRefused, TargetUnreachable. What was made is deleted all the same, and :func:`clear`
+    deletes what a killed drill has left.
     """
     clear(clusters, journal)
+    if clusters.get(wanted.restored) is not None:
+        raise GateFailed(
+            f"{wanted.restored} is there already, and no drill in the journal has made it: look what it is, and delete "
+            "it if nobody needs it"
+        )
     with connect(wanted.address(wanted.instance), role="target") as live:
         say("writing marker rows")
         moment, before = _write_and_destroy(live, table)

@@ -124,6 +124,7 @@ def _looked_at(regions: Regions, cluster: str, instance: str, table: sql.Identif
         found = checksum(session, target_rows(table), _EVERYTHING)
         row = session.execute("SELECT NOT pg_is_in_recovery()").fetchone()
         if takes_writes := row == (True,):
+            session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_PROBE))
             session.execute(sql.SQL("CREATE TABLE {} (number int)").format(_PROBE))
             session.execute(sql.SQL("DROP TABLE {}").format(_PROBE))
     return Leg(cluster.split("/")[3], found, takes_writes, seconds)
