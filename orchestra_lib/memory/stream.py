@@ -11,10 +11,12 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -45,10 +47,8 @@ _CONFIRM_SECONDS = 1.0
 _IDLE_SECONDS = 0.1
 """How long it sleeps when nothing comes: so long a stop may go unnoticed."""
 _MESSAGES_AT_ONCE = 512
-_ROOM_IN_BATCHES = 4
-"""So much is gathered while a batch is being applied: otherwise the source stands still whenever the target is slower
-for a moment, and then the target waits for the source.
-"""
+_BATCHES_READY = 3
+"""So many wait while one is being applied: otherwise the source and the reader stand still at the end of each."""
 OnApplied = Callable[[Collection[bytes] | None, int], None]
 _Result = TypeVar("_Result")
 
@@ -105,6 +105,7 @@ class Stream:
         )
         self._flight: _Flight | None = None
         self._gathering = Gathering([0] * tuning.connections)
+        self._ready: deque[Batch] = deque()
         self._changed = threading.Condition()
 
     def run(self, stop: threading.Event) -> None:
@@ -138,9 +139,9 @@ class Stream:
         """How it stands now."""
         p50, p95, p99 = self._freshness.quantiles((0.5, 0.95, 0.99))
         flight = self._flight
-        waiting = self._gathering.changes + (flight.batch.changes if flight else 0)
-        commits = (flight.batch.commit_times if flight else ()) or self._gathering.commit_times
-        oldest = commits[0] if commits else None
+        batches = ((flight.batch,) if flight else ()) + tuple(self._ready)
+        waiting = sum(batch.changes for batch in batches) + self._gathering.changes
+        oldest = next(chain(*(batch.commit_times for batch in batches), self._gathering.commit_times), None)
         now = self._clock.now()
         return StreamStatus(
             state=self._state,
@@ -244,6 +245,7 @@ class Stream:
         """The slot, read from the checkpoint on. What was gathered before is forgotten: it comes again."""
         spec = self._spec
         self._gathering = Gathering(run.partitions.checkpoints)
+        self._ready.clear()
         run.partitions.expect_replay()
         with (
             ReplicationSession.open(spec.source, role="source") as session,
@@ -294,30 +296,31 @@ class Stream:
         return taken, False
 
     def _gather(self, run: _Run, event: Event) -> None:
-        gathering = self._gathering
+        gathering, batch_size = self._gathering, self._spec.tuning.batch_size
         match event:
             case Change():
                 run.layout.check(event.relation)
                 gathering.add(event, run.layout)
+                if gathering.changes >= 2 * batch_size:  # a transaction that does not end soon
+                    self._ready.append(gathering.take())
             case Truncated():
                 gathering.truncate(event)
             case Committed():
                 self._received = event.end_lsn
                 gathering.commit(event)
-                if gathering.is_empty and self._flight is None:
-                    self._confirm(event.end_lsn)
+                if gathering.changes >= batch_size:
+                    self._ready.append(gathering.take())
+                self._confirm_if_idle(event.end_lsn)
             case Idle():
                 self._received = event.lsn
-                if gathering.is_empty and self._flight is None:
-                    self._confirm(event.lsn)
+                self._confirm_if_idle(event.lsn)
 
-    def _is_full(self) -> bool:
-        return self._gathering.changes >= self._spec.tuning.batch_size or self._gathering.barrier is not None
+    def _confirm_if_idle(self, lsn: int) -> None:
+        if self._gathering.is_empty and not self._ready and self._flight is None:
+            self._confirm(lsn)
 
     def _has_no_room(self) -> bool:
-        batches = _ROOM_IN_BATCHES if self._flight else 1
-        most = batches * self._spec.tuning.batch_size
-        return self._gathering.changes >= most or self._gathering.barrier is not None
+        return len(self._ready) >= _BATCHES_READY or self._gathering.barrier is not None
 
     def _wait(self, run: _Run, reading: _Reading) -> None:
         """Sleep until something has come, a batch has landed, or one is due."""
@@ -335,12 +338,16 @@ class Stream:
         """Hand a batch that is due to the partitions, if they have none."""
         if self._flight is not None:
             return
-        due = self._gathering.due_at(self._spec.tuning.debounce_seconds)
-        if self._gathering.changes and (self._is_full() or (due is not None and due <= time.monotonic())):
-            batch = self._gathering.take()
+        gathering = self._gathering
+        if not self._ready and gathering.changes:
+            due = gathering.due_at(self._spec.tuning.debounce_seconds)
+            if gathering.barrier is not None or (due is not None and due <= time.monotonic()):
+                self._ready.append(gathering.take())
+        if self._ready:
+            batch = self._ready.popleft()
             self._flight = run.send(batch, lambda: run.partitions.apply(batch, run.horizon))
-        elif self._gathering.barrier is not None:
-            barrier = self._gathering.take_barrier()
+        elif gathering.barrier is not None:
+            barrier = gathering.take_barrier()
             alone = Batch.alone(barrier)
             self._flight = run.send(alone, lambda: run.partitions.apply_barrier(barrier, run.horizon))
 
