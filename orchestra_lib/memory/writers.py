@@ -130,13 +130,14 @@ def grants_for(
     connection: psycopg.Connection, table: sql.Composable, roles: Sequence[str], withheld: Iterable[Grant]
 ) -> tuple[Grant, ...]:
     """What to give ``roles`` so that they can write: what was withheld, and an application's rights to those of them
-    who would have none by that.
+    who would have none by that, or could not read: the table may be a new one since rights were withheld.
     """
     withheld = tuple(withheld)
     rows = connection.execute(
         "SELECT role FROM unnest(%s::text[]) AS role WHERE NOT EXISTS (SELECT 1 FROM unnest(%s::text[]) AS grantee "
-        "WHERE CASE grantee WHEN 'PUBLIC' THEN true ELSE pg_has_role(role, grantee, 'MEMBER') END)",
-        [list(roles), [grant.grantee for grant in withheld]],
+        "WHERE CASE grantee WHEN 'PUBLIC' THEN true ELSE pg_has_role(role, grantee, 'MEMBER') END) "
+        "OR NOT has_table_privilege(role, %s::regclass, 'SELECT')",
+        [list(roles), [grant.grantee for grant in withheld], table.as_string(connection)],
     ).fetchall()
     return *withheld, *application_grants(connection, table, [role for (role,) in rows])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from psycopg import sql
 
 from orchestra_lib import stream_process
@@ -37,7 +39,8 @@ class SourceRelease:
         stream = settings.memory.stream
         self._names = {"slot": stream.slot, "publication": stream.publication, "schema": _SCHEMA}
         local = settings.environment.kind == "local"
-        self._journal = CutoverJournal(journal_path(self._environment, f"{PHASE}.cutover", local=local))
+        self._path = journal_path(self._environment, f"{PHASE}.cutover", local=local)
+        self._journal = CutoverJournal(self._path)
         self._source = source_database(settings).address if local or settings.memory.source.dsn else None
 
     def check(self) -> Evidence:
@@ -58,6 +61,9 @@ class SourceRelease:
         if self._journal.live() == "target":
             raise GateFailed("the application writes on the target: what it wrote since the cutover would be lost")
         stream_process.stop(self._environment)
+        # What a later cutover does is judged by its own target, not by the one that goes now.
+        if self._path.exists():
+            self._path.rename(self._path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"))
         found = self._there()
         if self._source is not None and found:
             with connect(self._source, role="source") as session:

@@ -20,6 +20,7 @@ from orchestra_lib.memory.writers import (
     APPLICATION_RIGHTS,
     application_grants,
     close_to,
+    grants_for,
     open_to,
     require_no_writes_under_way,
     write_grants,
@@ -283,3 +284,15 @@ def test_closing_a_busy_table_takes_no_longer_than_its_writers_take_to_die(roles
     started = time.monotonic()
     close_to(admin, TABLE, [app], 5)
     assert time.monotonic() - started < 1
+
+
+def test_who_is_let_in_to_a_table_that_was_made_anew_can_read_it_too(roles, admin):
+    app = roles.make("app")
+    roles.run(f"GRANT SELECT, UPDATE ON memories TO {app}")
+    withheld = write_grants(admin, TABLE)
+    close_to(admin, TABLE, [app], 5)
+    roles.run("DROP TABLE memories")
+    fill(roles.conninfo, 3)
+    open_to(admin, TABLE, grants_for(admin, TABLE, [app], withheld))
+    with roles.session(app) as session:
+        write(session)
