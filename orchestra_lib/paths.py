@@ -29,6 +29,11 @@ def journal_path(environment: str, phase: str, *, local: bool) -> Path:
     return home / "journal" / f"{environment}.{phase}.jsonl"
 
 
+def move_journal_path(environment: str, name: str, *, local: bool) -> Path:
+    """The journal of a part of the move that is no resource: ``cutover``, ``drills``. Beside those of the phases."""
+    return journal_path(environment, name, local=local).parent / "move" / f"{environment}.{name}.jsonl"
+
+
 def _chosen(variable: str) -> Path | None:
     # An empty value counts as unset: `export ORCHESTRA_RUNS_DIR=` must not scatter records over the working directory.
     value = os.environ.get(variable)

@@ -12,7 +12,7 @@ from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.cutover_journal import CutoverJournal
 from orchestra_lib.memory.slot import drop_slot
-from orchestra_lib.paths import journal_path
+from orchestra_lib.paths import move_journal_path
 from orchestra_lib.plan import Change, Verb
 from orchestra_lib.settings import Settings
 from orchestra_lib.target import source_database
@@ -39,7 +39,7 @@ class SourceRelease:
         stream = settings.memory.stream
         self._names = {"slot": stream.slot, "publication": stream.publication, "schema": _SCHEMA}
         local = settings.environment.kind == "local"
-        self._path = journal_path(self._environment, f"{PHASE}.cutover", local=local)
+        self._path = move_journal_path(self._environment, "cutover", local=local)
         self._journal = CutoverJournal(self._path)
         self._source = source_database(settings).address if local or settings.memory.source.dsn else None
 

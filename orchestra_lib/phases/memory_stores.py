@@ -13,7 +13,7 @@ from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Evidence, Source
 from orchestra_lib.memory_target import primary_instance, secondary_instance
 from orchestra_lib.move import Move
-from orchestra_lib.paths import journal_path
+from orchestra_lib.paths import move_journal_path
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.target import Instances, source_database
@@ -91,7 +91,7 @@ class Stores:
     def journal(self, name: str) -> Path:
         """Where what a step leaves behind is noted; on the local target it goes with the target."""
         local = self.settings.environment.kind == "local"
-        return journal_path(self.settings.environment.name, f"{PHASE}.{name}", local=local)
+        return move_journal_path(self.settings.environment.name, name, local=local)
 
     def show(self, rows: Sequence[Evidence], caption: str) -> Table:
         """Add evidence to the run, and the table of it."""
