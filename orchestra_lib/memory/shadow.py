@@ -28,7 +28,7 @@ from orchestra_lib.vectors.nearest import TIE, Matrix
 from orchestra_lib.vectors.search import Searchable, searching
 from orchestra_lib.vectors.truth import OPERATORS, Truth, exact_neighbours
 
-_NAMED = 10
+_NAMED = 3
 _UNIT_LENGTH_TOLERANCE = 1e-3
 
 

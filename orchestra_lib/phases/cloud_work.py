@@ -104,6 +104,11 @@ class CloudWork:
         rows: list[tuple[object, ...]] = [("made under them for the rehearsal", len(founded))] if founded else []
         return Table(("changes", "number"), [*rows, *sorted(counted.items())], "What was done")
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the last :meth:`apply` changed anything."""
+        return bool(self._done)
+
     def figure(self) -> go.Figure:
         """When each change ran: what waited for what."""
         bars = [Bar(one.name, one.verb.value, one.started_seconds, one.seconds) for one in self._done]

@@ -111,8 +111,9 @@ class MemoryPhase:
         return table
 
     def provisioning(self) -> go.Figure | None:
-        """When each change ran; None where nothing was provisioned."""
-        return self._stores.cloud.figure() if self._stores.cloud else None
+        """When each change ran; None where nothing was changed."""
+        cloud = self._stores.cloud
+        return cloud.figure() if cloud and cloud.has_changed else None
 
     def start_load(self) -> Table:
         """Let the rehearsal's application write from now on, through everything that follows."""

@@ -25,6 +25,7 @@ from orchestra_lib.rehearsal.writer import Load, WriterProcess, writer_process
 from orchestra_lib.rehearsal.written import KEY_SPACE
 
 _PILE = "piled:"
+_SHOWN = 50
 
 
 class RehearsalLoad:
@@ -124,7 +125,8 @@ class RehearsalLoad:
         if not pauses:
             return ()
         last = pauses[-1]
-        told = ", ".join(f"{reason} {count}" for reason, count in last.reasons.items())
+        # A server's words of a session that was ended take a paragraph; a code says as much.
+        told = ", ".join(f"{reason.splitlines()[0][:_SHOWN]} {count} times" for reason, count in last.reasons.items())
         return (
             Evidence(
                 "pause as the writer's own ledger tells it",
