@@ -54,22 +54,23 @@ class _BinaryDumper(Dumper):
 
 
 class Staging:
-    """The statements of one session over rows of one layout. Rows are parameters of :meth:`parameters`."""
+    """The statements of one session over rows of one layout. Rows are parameters of :meth:`parameters`.
+
+    Those that every batch needs are put together once: it takes as long as sending 20 rows does.
+    """
 
     def __init__(self, connection: psycopg.Connection, layout: Layout, table: sql.Identifier) -> None:
         """Raises DataError when the target does not know a type of the source."""
         connection.adapters.register_dumper(BinaryParameter, _BinaryDumper)
-        self._layout, self._table = layout, table
+        self._connection, self._layout, self._table = connection, layout, table
         self._arrays = _arrays_of(connection, layout.columns)
         self._all = tuple(column.column for column in layout.columns)
         self._version = self._all.index("version") if "version" in self._all else None
-        self.insert = self._insert()
-        self.upsert = self._upsert()
-        self.delete = sql.SQL("DELETE FROM {} AS target USING {} WHERE target.id = {}").format(
-            table, self._rows(("id",)), self._value("id")
-        )
-        self.refused = self._refused()
-        self._patches: dict[tuple[bool, ...], sql.Composed] = {}
+        self.insert = self._insert().as_bytes(connection)
+        self.upsert = self._upsert().as_bytes(connection)
+        self.delete = self._delete().as_bytes(connection)
+        self.refused = self._refused().as_bytes(connection)
+        self._patches: dict[tuple[bool, ...], bytes] = {}
 
     def parameters(self, rows: Sequence[Row], positions: Iterable[int] | None = None) -> list[BinaryParameter]:
         """The columns of the rows, all of them or those at ``positions``, as parameters of a statement."""
@@ -89,14 +90,10 @@ class Staging:
             for position in chosen
         ]
 
-    def patch(self, sent: tuple[bool, ...]) -> sql.Composed:
+    def patch(self, sent: tuple[bool, ...]) -> bytes:
         """The statement that changes the columns that were sent, and touches no other: no index entry for a vector."""
         if sent not in self._patches:
-            columns = self._chosen(sent)
-            guard = _not_behind(self._value("version")) if "version" in columns else sql.SQL("true")
-            self._patches[sent] = sql.SQL("UPDATE {} AS target SET {} FROM {} WHERE target.id = {} AND {}").format(
-                self._table, self._assignments(columns), self._rows(columns), self._value("id"), guard
-            )
+            self._patches[sent] = self._patch(self._chosen(sent)).as_bytes(self._connection)
         return self._patches[sent]
 
     def rekey(self, sent: tuple[bool, ...]) -> sql.Composed:
@@ -131,6 +128,17 @@ class Staging:
             self._insert(),
             _listed(_assignment(column, excluded[column]) for column in COLUMNS if column != "id"),
             _not_behind(excluded["version"]),
+        )
+
+    def _patch(self, columns: Sequence[str]) -> sql.Composed:
+        guard = _not_behind(self._value("version")) if "version" in columns else sql.SQL("true")
+        return sql.SQL("UPDATE {} AS target SET {} FROM {} WHERE target.id = {} AND {}").format(
+            self._table, self._assignments(columns), self._rows(columns), self._value("id"), guard
+        )
+
+    def _delete(self) -> sql.Composed:
+        return sql.SQL("DELETE FROM {} AS target USING {} WHERE target.id = {}").format(
+            self._table, self._rows(("id",)), self._value("id")
         )
 
     def _refused(self) -> sql.Composed:

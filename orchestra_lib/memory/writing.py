@@ -151,9 +151,7 @@ class Writer:
             [self._stream, key_text(net.key), verb, packed(net.row), error, lsn_text(net.lsn)],
         )
 
-    def _send(
-        self, nets: Sequence[Net], counts: str, statement: sql.Composed, parameters: Sequence[BinaryParameter]
-    ) -> Sent:
+    def _send(self, nets: Sequence[Net], counts: str, statement: bytes, parameters: Sequence[BinaryParameter]) -> Sent:
         return Sent(nets, counts, self._connection.execute(statement, parameters, prepare=True))
 
     def _send_patch(self, columns: tuple[bool, ...], nets: Sequence[Net]) -> Sent:
