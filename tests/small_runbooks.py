@@ -22,6 +22,7 @@ from orchestra_lib.runbook import Runbook
 run = Runbook.open("03_memory", environment=environment, lists=lists, source_dsn=source_dsn)"""
 GOOD = 'run.add(yes_or_no("rows are equal", Source.MEASURED, True))\nrun.verify()'
 CLOSE = "run.close()"
+_LONGEST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def start(home: Path, source: Path, output: Path, *arguments: str, **variables: 
 
 def told(home: Path, process: subprocess.Popen[str], output: Path) -> Told:
     """Wait for a run to end and hear all four witnesses."""
-    words = process.communicate(timeout=300)[0]
+    try:
+        words = process.communicate(timeout=_LONGEST_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()  # it ends its kernel
+        raise AssertionError(f"the run did not end: {process.communicate()[0]}") from None
     ledger = home / "runs" / "ledger.jsonl"
     return Told(
         process.returncode,

@@ -287,6 +287,8 @@ class MemoryPhase:
         done = initial_copy(self._stores.move(self._stores.target()).copy_spec(), progress)
         # Once the stream has run, the target is no longer what was copied: both are compared while it runs.
         self._copied = () if done.before.state == initial.DONE else done.ranges
+        if done.before.state == initial.UNFINISHED:
+            self._run.note(f"an earlier run was cut off in its copy: {done.before.reason}; the rest has been copied")
         begun = {initial.NEW: "begun", initial.UNFINISHED: "gone on with", initial.DONE: "found complete"}
         rows = (Evidence("the copy was", Source.OBSERVED, begun[done.before.state], note=done.before.reason),)
         return rows if done.before.state == initial.DONE else (*rows, *self._copy_evidence(done.sent))
