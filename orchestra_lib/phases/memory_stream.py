@@ -38,6 +38,7 @@ _ENOUGH_TO_TIME = 2_000
 _FRESH_SECONDS = 0.1
 """What a change may take beyond the debounce: the freshness that is promised."""
 _CATCH_UP_SECONDS = 600.0
+_SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1
 _PASSED_ON = ("memory.source.", "memory.sync.")
 
@@ -180,12 +181,17 @@ class StreamSteps:
         wanted = self._settings.load
         if not self._load.is_running or wanted is None:
             return []
+        limit = self._settings.sync.debounce_seconds + _FRESH_SECONDS
+        # What was written while it caught up is still on its way, and says nothing of how it keeps up.
+        settled = time.monotonic() + _SETTLE_SECONDS
+        while (now := self._status()).lag_seconds > limit and time.monotonic() < settled:
+            self._note(now)
+            time.sleep(_PAUSE_SECONDS)
         ends = time.monotonic() + wanted.seconds
         while time.monotonic() < ends:
             now = self._status()
             self._note(now)
             time.sleep(_PAUSE_SECONDS)
-        limit = self._settings.sync.debounce_seconds + _FRESH_SECONDS
         note = f"of the last five seconds, {wanted.writes_per_second:,} writes a second were wanted"
         freshness = (
             ("p50", now.freshness_p50, None),
