@@ -97,7 +97,7 @@ def test_every_parameter_is_handed_to_the_run(path: Path) -> None:
 
 # --- running the memory phase -----------------------------------------------------------------------------------------
 
-LISTS = ("-p", "lists", "64")  # 4000 are built in minutes, and every row that the stream brings is held against each
+LISTS = ("-p", "lists", "400")  # 4000 are built in minutes, and every row that the stream brings is held against each
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledge
     assert (told.record.outcome, told.record.verdict) == ("completed", "REHEARSED")
     rows = {row["claim"]: row for row in told.record.evidence}
     assert [claim for claim, row in rows.items() if row["verdict"] not in GREEN] == []
-    assert rows["lists of the index, read back"]["value"] == 64
+    assert rows["lists of the index, read back"]["value"] == 400
     assert rows["the copy was"]["value"] in ("begun", "gone on with"), "it depends on when it was killed"
     assert rows["writes acknowledged"]["value"] > 0
     for where in ("source", "target"):
@@ -215,7 +215,7 @@ def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledge
     steps = {step.name for step in told.record.steps}
     assert steps >= {"inventory", "apply", "copy", "check", "index", "stream", "catch up", "compare live", "shadow"}
     assert steps >= {"cut over to the target", "cut over to the source", "judge", "measure", "read back"}
-    assert any(note.startswith("With 64 lists") for note in told.record.notes), "what the lists cost is kept"
+    assert any(note.startswith("With 400 lists") for note in told.record.notes), "what the lists cost is kept"
     assert set(told.statuses) == {"completed"}
     outputs = json.dumps(read(home / "out.ipynb"))
     assert "application/vnd.plotly.v1+json" in outputs
