@@ -182,9 +182,9 @@ class StreamSteps:
             return Evidence(_RATE, Source.MEASURED, rate, "rows/s", Bound(">=", target), note=note)
         if rate < target:
             self._run.note(
-                f"With {lists:,} lists the stream applies {rate:,} rows a second here, less than the {target:,.0f} that "
-                f"are wanted: every insert first reads {lists:,} centroid pages. With {own:,} lists it reads {own:,}, and "
-                "a machine with more cores applies over more connections."
+                f"With {lists:,} lists the stream applies {rate:,} rows a second here, less than the {target:,.0f} "
+                f"that are wanted: every insert first reads {lists:,} centroid pages. With {own:,} lists it reads "
+                f"{own:,}, and a machine with more cores applies over more connections."
             )
         return Evidence(
             _RATE, Source.MEASURED, rate, "rows/s", note=f"{note}; {target:,.0f} are wanted of {own:,} lists"
