@@ -9,10 +9,10 @@ from typing import Protocol
 
 import psycopg
 from psycopg import sql
+from workload import Mark
 
 from orchestra_lib.database import connect
-from orchestra_lib.memory import state_tables
-from orchestra_lib.memory.slot import drop_slot, mark, slot_state
+from orchestra_lib.memory import slot, state_tables
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.stream import Stream, StreamSpec, Tuning
 
@@ -30,8 +30,8 @@ class Side(Protocol):
     def start(self) -> None:
         """Begin; returns once the source sends it changes."""
 
-    def wait_until(self, row_id: str) -> None:
-        """Return once the target has this row and everything that was committed before it."""
+    def wait_until(self, mark: Mark) -> None:
+        """Return once the target has its row and everything that was committed before it."""
 
     def stop(self) -> None:
         """End; returns once nobody reads the slot."""
@@ -47,6 +47,7 @@ class Native:
 
     def __init__(self, source: str, target: str) -> None:
         self._source, self._target = source, target
+        self._reached: Mark | None = None
         with psycopg.connect(target, autocommit=True) as connection:
             connection.execute(
                 sql.SQL(
@@ -59,12 +60,14 @@ class Native:
         self._alter("ENABLE")
         _await_slot(self._source, "native", active=True)
 
-    def wait_until(self, row_id: str) -> None:
-        _await_row(self._target, row_id)
+    def wait_until(self, mark: Mark) -> None:
+        _await_row(self._target, mark)
+        self._reached = mark
 
     def stop(self) -> None:
         self._alter("DISABLE")
         _await_slot(self._source, "native", active=False)
+        _forget_until(self._source, "native", self._reached)
 
     def drop(self) -> None:
         with psycopg.connect(self._target, autocommit=True) as connection:
@@ -83,6 +86,7 @@ class Ours:
     def __init__(self, source: str, target: str, tuning: Tuning) -> None:
         self._source, self._target = source, target
         self.tuning = tuning
+        self._reached: Mark | None = None
         self._stop, self._thread, self._stream = threading.Event(), None, None
         self._errors: list[BaseException] = []
         with connect(source) as connection:
@@ -104,16 +108,17 @@ class Ours:
             self.tuning,
         )  # fmt: skip
         self._stop, self._stream = threading.Event(), Stream(spec)
-        self._thread = threading.Thread(target=self._run, name="stream")
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
         self._thread.start()
         _await_slot(self._source, "ours", active=True, alive=self._thread.is_alive)
 
-    def wait_until(self, row_id: str) -> None:
+    def wait_until(self, mark: Mark) -> None:
         with connect(self._source) as source:
-            lsn = mark(source)
+            lsn = slot.mark(source)
         if not self._stream.wait_for(lsn, _WAIT_SECONDS):
             raise SystemExit(f"the stream did not come to the end: {self._stream.status().sentence()}")
-        _await_row(self._target, row_id)
+        _await_row(self._target, mark)
+        self._reached = mark
 
     def stop(self) -> None:
         self._stop.set()
@@ -121,10 +126,11 @@ class Ours:
         if self._errors:
             raise self._errors[0]
         _await_slot(self._source, "ours", active=False)
+        _forget_until(self._source, "ours", self._reached)
 
     def drop(self) -> None:
         with connect(self._source) as source:
-            drop_slot(source, "ours")
+            slot.drop_slot(source, "ours")
 
     def _run(self) -> None:
         try:
@@ -134,18 +140,28 @@ class Ours:
             raise
 
 
-def _await_slot(source: str, slot: str, *, active: bool, alive: Callable[[], bool] = lambda: True) -> None:
+def _await_slot(source: str, slot_name: str, *, active: bool, alive: Callable[[], bool] = lambda: True) -> None:
     with connect(source) as connection:
         _await(
-            lambda: (slot_state(connection, slot).active_pid is not None) == active or not alive(),
-            f"slot {slot} {'read' if active else 'left alone'}",
+            lambda: (slot.slot_state(connection, slot_name).active_pid is not None) == active or not alive(),
+            f"slot {slot_name} {'read' if active else 'left alone'}",
         )
 
 
-def _await_row(target: str, row_id: str) -> None:
+def _forget_until(source: str, slot_name: str, reached: Mark | None) -> None:
+    """Let the slot begin behind what is applied: otherwise a side reads again, next time, what it has had."""
+    with connect(source) as connection:
+        connection.execute(
+            "SELECT pg_replication_slot_advance(slot_name, greatest(confirmed_flush_lsn, %s::pg_lsn)) "
+            "FROM pg_replication_slots WHERE slot_name = %s",
+            [reached.lsn if reached else None, slot_name],
+        )
+
+
+def _await_row(target: str, mark: Mark) -> None:
     with psycopg.connect(target, autocommit=True) as connection:
-        statement = "SELECT FROM memories WHERE id = %s"
-        _await(lambda: connection.execute(statement, [row_id]).fetchone() is not None, f"row {row_id} on the target")
+        wanted = ("SELECT FROM memories WHERE id = %s", [mark.row_id])
+        _await(lambda: connection.execute(*wanted).fetchone() is not None, f"row {mark.row_id} on the target")
 
 
 def _await(there: Callable[[], bool], what: str) -> None:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ from common import Cost, cost, hardware, paired, ratio, told, told_cpu
 from psycopg import sql
 from sides import PUBLICATION, Native, Ours, Side
 from stores import fill
-from workload import INSERTS, MIXED, WORKLOADS, Writer, freshness, prepare
+from workload import INSERTS, MIXED, WORKLOADS, Mark, Writer, freshness, prepare
 
 from orchestra_lib.local import postgres
 from orchestra_lib.memory.checksum import row_digest
@@ -151,6 +153,7 @@ def main() -> None:
     options = _options()
     report = Report()
     calm_collector()  # as in the process of a stream
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers go with it
     print(hardware())
     with _servers(options.rows, options.vectors) as servers:
         settings = {side: _settings(servers.database(side, "postgres")) for side in ("source", "target")}
@@ -242,7 +245,7 @@ def _rate_ratio(rates: Mapping[str, list[float]]) -> float:
     return paired(rates["native"], rates["ours"])
 
 
-def _backlog(arena: Arena, side: Side, mark: str) -> Cost:
+def _backlog(arena: Arena, side: Side, mark: Mark) -> Cost:
     """What it costs to apply all that lies in the slot; connecting is not counted, deciding what to skip is."""
     arena.servers.checkpoint()
     side.start()
@@ -272,7 +275,7 @@ def _live(arena: Arena, side: Side, workload: str, count: int, rate: float) -> t
 
 def tunings(servers: Servers, options: argparse.Namespace, report: Report) -> None:
     """The strategy's debounce and batch, its alternative, and a small grid."""
-    grid = [Tuning(debounce, batch) for debounce in (0.02, 0.05, 0.1, 0.2) for batch in (100, 250, 500, 1_000, 2_000)]
+    grid = [Tuning(debounce, batch) for debounce in (0.02, 0.05, 0.1) for batch in (250, 500, 1_000)]
     variants = {
         f"{tuning.debounce_seconds:g} s / {tuning.batch_size}": tuning for tuning in (STRATEGY, ALTERNATIVE, *grid)
     }

@@ -71,6 +71,14 @@ END $$
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A row that was written alone, and the position behind its commit: who has it has everything before it."""
+
+    row_id: str
+    lsn: str
+
+
+@dataclass(frozen=True)
 class Written:
     """Changed rows, in how many seconds."""
 
@@ -108,12 +116,15 @@ class Writer:
             row = connection.execute("CALL write_changes(%s, %s, %s, %s, %s, %s)", arguments).fetchone()
             return Written(row[0], _now(connection) - started)
 
-    def mark(self) -> str:
-        """Write one more row, alone, and return its id: who has it has everything before it."""
+    def mark(self) -> Mark:
+        """Write one more row, alone."""
         first, self._next = self._next, self._next + 1
         with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            # Decoding can begin again only where the log says who is at work.
+            connection.execute("SELECT pg_log_standby_snapshot()")
             connection.execute("CALL write_changes(false, %s, %s, 1, 0, 0)", (first, first))
-        return f"new-{first:09}"
+            row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        return Mark(f"new-{first:09}", row[0])
 
 
 def freshness(source: str, target: str, target_data: Path, since: float, since_lsn: str) -> np.ndarray:
