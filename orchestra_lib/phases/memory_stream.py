@@ -170,24 +170,29 @@ class StreamSteps:
         return [self._rate(rows, seconds)]
 
     def _rate(self, rows: int, seconds: float) -> Evidence:
-        """The rate against its target; a reading where more lists were asked for than the environment has.
+        """The rate against its target; a reading in a rehearsal, and where more lists than its own were asked for.
 
-        Every insert reads every list's centroid, so the target is one of the environment's own index.
+        Every insert reads every list's centroid, so the target is one of the environment's own index; and a rehearsal
+        shares its cores with both databases and the writer, which no target speaks of.
         """
         lists, target = self._settings.index.lists, self._run.settings.targets.sync_records_per_second
         own = settings.load(self._environment).memory.index.lists
         rate = round(rows / seconds)
         note = f"{rows:,} rows in {seconds:.1f} s, into an index of {lists:,} lists"
-        if lists <= own:
+        if lists <= own and self._run.settings.environment.kind != "local":
             return Evidence(_RATE, Source.MEASURED, rate, "rows/s", Bound(">=", target), note=note)
-        if rate < target:
+        if rate < target and lists > own:
             self._run.note(
                 f"With {lists:,} lists the stream applies {rate:,} rows a second here, less than the {target:,.0f} "
                 f"that are wanted: every insert first reads {lists:,} centroid pages. With {own:,} lists it reads "
                 f"{own:,}, and a machine with more cores applies over more connections."
             )
         return Evidence(
-            _RATE, Source.MEASURED, rate, "rows/s", note=f"{note}; {target:,.0f} are wanted of {own:,} lists"
+            _RATE,
+            Source.MEASURED,
+            rate,
+            "rows/s",
+            note=f"{note}; {target:,.0f} are wanted on Google Cloud, of {own:,} lists",
         )
 
     def _watched(self) -> list[Evidence]:

@@ -13,8 +13,10 @@ F22 is a warning and not red, so it has a test of its own.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -40,6 +42,7 @@ from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.evidence import Verdict
+from orchestra_lib.local import postgres
 from orchestra_lib.preflight import (
     FINDINGS,
     Check,
@@ -396,11 +399,28 @@ def store_rows(pair: Pair, **values: Any) -> list[Check]:
     return list(source_checks(pair.source, memory, is_rehearsal=False))
 
 
-def test_a_store_that_can_be_read_is_green_and_says_what_streaming_lacks(pair: Pair) -> None:
+def test_a_store_that_can_be_read_and_followed_is_green(pair: Pair) -> None:
     fill(pair.source, 50)
     rows = store_rows(pair)
     assert red(rows) == [], told(rows)
-    assert [row.evidence.claim for row in rows if row.warns] == ["wal_level of today's store is logical"]
+    assert [row.evidence.claim for row in rows if row.warns] == []
+
+
+def test_a_store_whose_log_cannot_be_followed_is_green_and_says_what_streaming_lacks() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="orchestra-replica-"))
+    directory.chmod(0o755)
+    data, name = directory / "source", "the tests' source"
+    try:
+        source = postgres.start(data, name, {**postgres.SETTINGS, "wal_level": "replica"}).conninfo()
+        with psycopg.connect(source, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        fill(source, 50)
+        rows = store_rows(Pair(source, source))
+        assert red(rows) == [], told(rows)
+        assert [row.evidence.claim for row in rows if row.warns] == ["wal_level of today's store is logical"]
+    finally:
+        postgres.stop(data, name)
+        shutil.rmtree(directory)
 
 
 def test_f21_vectors_of_another_dimension_are_found(pair: Pair) -> None:
