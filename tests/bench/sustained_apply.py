@@ -13,8 +13,8 @@ Backlog and saturation have ten rows a transaction.
 
 Where the bound is (CPU microseconds of a row, 2026-11-25, two cores, load 5): without a vector index native takes
 17 + 37 (source, target), ours 18 + 56 and 36 of our own: two full cores then favour native. With one the target's
-backend takes 400 (1,000 lists) to 3,500 (4,000 lists at load 6), and two sessions do 1.9 times what one does. Less is
-lost where another core is free: native has one worker. Ratios by the clock are worth what the machine is quiet.
+backend takes 400 (1,000 lists) to 3,500 (4,000 lists at load 6), and two sessions do 1.9 times what one does. None of
+it was measured on a quiet machine.
 """
 
 from __future__ import annotations
