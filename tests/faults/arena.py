@@ -117,7 +117,8 @@ class Mover:
         self._state.unlink(missing_ok=True)
         command = [sys.executable, str(Path(__file__).with_name("mover.py")), str(spec_file), str(self._state)]
         with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+            # A session of its own: a Ctrl-C is for whoever injects the faults.
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
     @property
     def state(self) -> dict:

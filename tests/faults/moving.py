@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -25,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arena import Arena, NotSettled, Settled, arena
 from store_faults import BY_NAME, FAULTS, Fault, Injection, inject
+
+from orchestra_lib.rehearsal.ledger import standing
 
 _TWO_AT_A_TIME = 0.2
 _FAULTS_A_LEDGER = 40
@@ -39,55 +42,66 @@ def main() -> int:
     parser.add_argument("--per-second", type=float, default=300, help="writes meanwhile")
     parser.add_argument("--only", nargs="+", choices=sorted(BY_NAME), metavar="NAME", help="these faults, in turn")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to stop, it tells how far it came, as at Ctrl-C
     directory, began = Path(tempfile.mkdtemp(prefix="orchestra-faults-")), time.monotonic()
-    chosen = [BY_NAME[name] for name in options.only] if options.only else None
-    seconds, problem = defaultdict[str, list[float]](list), ""
+    trial = Trial(options.seed, [BY_NAME[name] for name in options.only or ()])
     with arena(directory, options.rows, options.per_second, options.seed) as place:
-        draw = random.Random(options.seed)
-        drawn = _in_turn(chosen) if chosen else _drawn(draw)
-        for number in range(1, options.faults + 1):
-            faults = next(drawn)
-            name = " + ".join(fault.name for fault in faults)
-            try:
-                injection, settled = _one(place, faults, draw)
-            except NotSettled as error:
-                problem = f"{number} {name}: {error}"
-                break
-            except KeyboardInterrupt:
-                break
-            print(_line(number, name, injection, settled), flush=True)
-            if settled.problems:
-                problem = "\n".join([f"{number} {name}:", *settled.problems])
-                break
-            for fault in faults:
-                seconds[fault.name].append(settled.seconds)
-            if number % _FAULTS_A_LEDGER == 0:
-                place.begin_ledger()
-        writes, problem = _judged(place, problem)
-    print(_table(seconds))
-    done = sum(len(healed) for healed in seconds.values())
-    verdict = "VIOLATED" if problem else "holds"
-    print(f"{done} faults, seed {options.seed}, {writes:,} writes, {time.monotonic() - began:.0f} s: {verdict}")
-    if problem:
-        print(f"{problem}\nkept: {directory}")
+        try:
+            trial.run(place, options.faults)
+        except KeyboardInterrupt:
+            trial.interrupted = True
+        writes = sum(standing(ledger).writes for ledger in place.ledgers)
+    print(trial.table())
+    verdict = "VIOLATED" if trial.problem else "interrupted" if trial.interrupted else "holds"
+    print(f"{trial.done} faults, seed {options.seed}, {writes:,} writes, {time.monotonic() - began:.0f} s: {verdict}")
+    if trial.problem:
+        print(f"{trial.problem}\nkept: {directory}")
         return 1
     shutil.rmtree(directory)
-    return 0
+    return 130 if trial.interrupted else 0
 
 
-def _one(place: Arena, faults: tuple[Fault, ...], draw: random.Random) -> tuple[Injection, Settled]:
-    injection = inject(place, faults, draw)
-    return injection, place.settle(tuple(ending for fault in faults for ending in fault.endings))
+class Trial:
+    """Faults in an arena, until one of them breaks what has to hold: then ``problem`` says what."""
 
+    def __init__(self, seed: int, chosen: list[Fault]) -> None:
+        self._draw = random.Random(seed)
+        self._faults = _in_turn(chosen) if chosen else _drawn(self._draw)
+        self._seconds = defaultdict[str, list[float]](list)
+        self.done, self.problem, self.interrupted = 0, "", False
 
-def _judged(place: Arena, problem: str) -> tuple[int, str]:
-    """How many writes all ledgers have, and what does not hold of them, unless something did not before."""
-    if not problem:
+    def run(self, place: Arena, faults: int) -> None:
+        """Inject that many, or two in the place of one, and judge after each and at the end."""
+        for number in range(1, faults + 1):
+            together = next(self._faults)
+            name = " + ".join(fault.name for fault in together)
+            try:
+                injection = inject(place, together, self._draw)
+                settled = place.settle(tuple(ending for fault in together for ending in fault.endings))
+            except NotSettled as error:
+                self.problem = f"{number} {name}: {error}"
+                return
+            print(_line(number, name, injection, settled), flush=True)
+            self.done += 1
+            if settled.problems:
+                self.problem = "\n".join([f"{number} {name}:", *settled.problems])
+                return
+            for fault in together:
+                self._seconds[fault.name].append(settled.seconds)
+            if number % _FAULTS_A_LEDGER == 0:
+                place.begin_ledger()
         place.writer.stop()
-        problem = "\n".join(place.settle(writing=False).problems)
-    verdicts = [place.judge(ledger) for ledger in place.ledgers]
-    broken = [str(verdict) for verdict in verdicts if not verdict.holds]
-    return sum(verdict.writes for verdict in verdicts), problem or "\n".join(broken)
+        last = place.settle(writing=False).problems
+        verdicts = [place.judge(ledger) for ledger in place.ledgers]
+        self.problem = "\n".join([*last, *(str(verdict) for verdict in verdicts if not verdict.holds)])
+
+    def table(self) -> str:
+        """How often each fault came, and how long it took to heal."""
+        lines = [f"{'fault':58} {'times':>5} {'median':>8} {'longest':>8}   s until the target had everything"]
+        for fault in FAULTS:
+            if healed := self._seconds.get(fault.name):
+                lines.append(f"{fault.name:58} {len(healed):5} {statistics.median(healed):8.2f} {max(healed):8.2f}")
+        return "\n".join(lines)
 
 
 def _drawn(draw: random.Random) -> Iterator[tuple[Fault, ...]]:
@@ -110,14 +124,6 @@ def _line(number: int, name: str, injection: Injection, settled: Settled) -> str
         f"{settled.seconds:.1f} s, {settled.restarts} restarts, {settled.verdict.writes:,} writes, "
         f"{settled.target.rows:,} rows; said: {said}"
     )
-
-
-def _table(seconds: dict[str, list[float]]) -> str:
-    lines = [f"{'fault':58} {'times':>5} {'median':>8} {'longest':>8}   s until the target had everything"]
-    for fault in FAULTS:
-        if healed := seconds.get(fault.name):
-            lines.append(f"{fault.name:58} {len(healed):5} {statistics.median(healed):8.2f} {max(healed):8.2f}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
