@@ -95,7 +95,7 @@ def start(
     try:
         _make(data, superuser)
         for file, text in (access or {}).items():
-            (data / file).write_text(text)
+            _put(data / file, text)
         configure(data, settings)
         _launch(data, name)
     except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError, TargetUnreachable) as error:
@@ -350,6 +350,19 @@ def _configured(data: Path) -> list[str]:
 
 def _lines(settings: Mapping[str, str]) -> list[str]:
     return [f"{name} = '{_escaped(value)}'" for name, value in settings.items()]
+
+
+def _put(file: Path, text: str) -> None:
+    """Make the file say that, at once: a server that is just starting never finds it empty."""
+    if file.exists() and file.read_text() == text:
+        return
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_text(text)
+    if file.exists():
+        before = file.stat()
+        os.chown(part, before.st_uid, before.st_gid)
+        part.chmod(before.st_mode & 0o777)
+    part.replace(file)
 
 
 def _escaped(value: str) -> str:
