@@ -1,0 +1,43 @@
+"""What was learnt about one way to search: an index and its effort, what it finds, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestra_lib.bench.statistics import Estimate
+from orchestra_lib.vectors.forms import Effort, Form
+
+Knowledge = Literal["predicted", "measured"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An index form at one effort.
+
+    ``source`` says whether recall and latency were predicted, from a virtual index and the cost model, or measured on
+    an index that was built. ``recall`` is over the validation queries when measured, over the tuning queries when
+    predicted. ``predicted_p95_ms`` is the server's own time; ``p95_ms`` is measured at the client, one query after
+    another, warm. ``build_seconds`` is None when it was not built; ``index_bytes`` and ``build_memory_mib`` are
+    forecasts then. ``reaches`` says whether the lower bound of the recall clears the target; ``note`` is one plain
+    remark, or empty.
+    """
+
+    form: Form
+    effort: Effort
+    source: Knowledge
+    recall: Estimate
+    predicted_p95_ms: float | None
+    p95_ms: Estimate | None
+    reaches: bool
+    build_seconds: float | None = None
+    index_bytes: int | None = None
+    build_memory_mib: int | None = None
+    note: str = ""
+
+    @property
+    def best_p95_ms(self) -> float:
+        """The measured p95 where there is one, else the predicted one; infinite without either."""
+        if self.p95_ms is not None:
+            return self.p95_ms.value
+        return float("inf") if self.predicted_p95_ms is None else self.predicted_p95_ms
