@@ -1,0 +1,234 @@
+"""Centroids as pgvector trains them, outside of the database: k-means++, then Lloyd's iterations until nothing moves.
+
+pgvector uses Elkan's bounds, which save distances and change no result. Here whole blocks are scored by one matrix
+product, and only against centres that moved; that changes no result either. For inner product and cosine the centres
+are scaled to unit length after each iteration, and a centre without rows is drawn anew, as pgvector does
+(https://github.com/pgvector/pgvector/blob/v0.8.5/src/ivfkmeans.c).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
+
+from orchestra_lib.errors import DataError, ParameterError
+from orchestra_lib.vectors.nearest import Matrix
+
+Labels = NDArray[np.int64]
+
+ITERATIONS = 500
+"""The most that pgvector gives itself; it rarely needs a tenth of them."""
+_SAMPLES_PER_LIST = 50
+_FEWEST_SAMPLES = 10_000
+_PROJECT_TO = 256  # components that a large training is done in
+_PROJECT_FROM = 2 * 10**8  # rows times lists: below it all dimensions cost little
+_ROWS_FOR_AXES = 5_000
+_POLISHES = 1  # iterations in all dimensions after a projected training
+_SCORES_AT_ONCE = 1 << 20  # 4 MiB: what a core's own caches hold
+_CANDIDATES_AT_ONCE = 256  # of k-means++
+
+
+def training_rows(lists: int) -> int:
+    """How many rows pgvector samples to train ``lists`` centroids: 50 each, at least 10,000."""
+    return max(_SAMPLES_PER_LIST * lists, _FEWEST_SAMPLES)
+
+
+def train(sample: Matrix, lists: int, *, spherical: bool, seed: int, iterations: int = ITERATIONS) -> Matrix:
+    """Centroids, float32 (lists, d), of a sample of rows, float32 (n, d).
+
+    ``spherical`` is what pgvector does for cosine and inner product: rows and centroids of unit length. Zero vectors
+    have no direction, they are left out then. Raises DataError when no row is left, ParameterError without lists.
+    """
+    if lists < 1:
+        raise ParameterError(f"{lists} lists cannot be trained; give at least 1")
+    rows = unit(sample[np.any(sample, axis=1)]) if spherical else np.ascontiguousarray(sample, dtype=np.float32)
+    if not len(rows):
+        raise DataError("there is no row that centroids could be trained on")
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int) -> Matrix:
+        drawn = rng.random((count, rows.shape[1]), dtype=np.float32)
+        return unit(drawn) if spherical else drawn
+
+    with threadpool_limits(1, user_api="blas"):  # the blocks are shared out by ourselves
+        fine = _Training(rows, lists, spherical, draw)
+        if len(rows) * lists < _PROJECT_FROM or rows.shape[1] <= _PROJECT_TO:
+            fine.choose(rng)
+            return fine.run(iterations)
+        axes = _principal_axes(rows, rng)
+        coarse = _Training(rows @ axes, lists, spherical, lambda count: draw(count) @ axes)
+        coarse.choose(rng)
+        coarse.run(iterations)
+        fine.labels = coarse.labels
+        return fine.run(_POLISHES)
+
+
+def assign(vectors: Matrix, centroids: Matrix, *, spherical: bool) -> Labels:
+    """The nearest centroid of each vector, int64 (n,): the list that pgvector puts it into."""
+    with threadpool_limits(1, user_api="blas"):
+        labels, _ = _best(vectors, centroids, _offsets(centroids, spherical))
+    return labels
+
+
+def unit(vectors: Matrix) -> Matrix:
+    """The vectors at unit length, float32; a zero vector stays one."""
+    lengths = np.sqrt(np.vecdot(vectors, vectors))[:, None]
+    return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
+
+
+class _Training:
+    """Rows, their centres so far, and the centre of each row with its score: higher is nearer."""
+
+    def __init__(self, rows: Matrix, lists: int, spherical: bool, draw: Callable[[int], Matrix]) -> None:
+        self._rows, self._lists, self._spherical, self._draw = rows, lists, spherical, draw
+        self._squares = np.vecdot(rows, rows)
+        self._centres: Matrix = np.zeros((lists, rows.shape[1]), dtype=np.float32)
+        self._scores: Matrix = np.full(len(rows), -np.inf, dtype=np.float32)
+        self.labels: Labels = np.zeros(len(rows), dtype=np.int64)
+
+    def choose(self, rng: np.random.Generator) -> None:
+        """The first centres, by k-means++: each a row drawn by the square of its distance to those before it.
+
+        Many are drawn at once, by distances that are then a little old, and a row is kept with the probability by
+        which it has come nearer since: that is the same distribution, at the speed of a matrix product.
+        """
+        self._take(0, np.array([rng.integers(len(self._rows))]))
+        count = 1
+        while count < self._lists:
+            weights = self._weights(self._scores, self._squares)
+            total = np.cumsum(weights)
+            if total[-1] == 0:  # nothing but repetitions is left: pgvector takes the first row again and again
+                self._centres[count:] = self._rows[0]
+                return
+            drawn = rng.random(min(count, self._lists - count, _CANDIDATES_AT_ONCE)) * total[-1]
+            candidates = np.minimum(np.searchsorted(total, drawn, side="right"), len(self._rows) - 1)
+            kept = self._accepted(candidates, weights[candidates], rng)
+            self._take(count, kept)
+            count += len(kept)
+
+    def run(self, iterations: int) -> Matrix:
+        """The centres after so many iterations, or as soon as no row changes its centre."""
+        changed = np.arange(self._lists)
+        for iteration in range(iterations):
+            before = self.labels
+            self._assign(self._move(changed))
+            differing = before != self.labels
+            if iteration and not differing.any():
+                break
+            empty = np.bincount(self.labels, minlength=self._lists) == 0
+            changed = np.unique(np.concatenate([before[differing], self.labels[differing], np.flatnonzero(empty)]))
+        return self._centres
+
+    def _accepted(self, candidates: Labels, weights: NDArray[np.float64], rng: np.random.Generator) -> Labels:
+        rows = self._rows[candidates]
+        scores = rows @ rows.T - _offsets(rows, self._spherical)
+        among = self._weights(scores, self._squares[candidates][:, None])
+        kept: list[int] = []
+        for number, chance in enumerate(rng.random(len(candidates))):
+            now = min(weights[number], among[number, kept].min(initial=np.inf))
+            if chance * weights[number] < now:
+                kept.append(number)
+        return candidates[kept]
+
+    def _weights(self, scores: Matrix, squares: Matrix) -> NDArray[np.float64]:
+        """Squared distances in the unit of pgvector's k-means: angles, or lengths for L2."""
+        if self._spherical:
+            return np.arccos(np.clip(scores, -1, 1, dtype=np.float64)) ** 2
+        return np.maximum(squares - 2 * scores, 0, dtype=np.float64)
+
+    def _take(self, first: int, rows: Labels) -> None:
+        centres = self._rows[rows]
+        self._centres[first : first + len(rows)] = centres
+        labels, scores = self._best(self._rows, centres)
+        nearer = scores > self._scores
+        self.labels[nearer] = first + labels[nearer]
+        self._scores[nearer] = scores[nearer]
+
+    def _move(self, changed: Labels) -> Labels:
+        """Put the centres whose rows changed to the means of these; those that really moved."""
+        moved = _means(self._rows, self.labels, changed, self._lists)
+        if self._spherical:
+            moved = unit(moved)
+        empty = ~np.isin(changed, self.labels)
+        moved[empty] = self._draw(int(empty.sum()))
+        differing = (moved != self._centres[changed]).any(axis=1)
+        self._centres[changed] = moved
+        return changed[differing]
+
+    def _assign(self, moved: Labels) -> None:
+        """The nearest centre of every row, given that only these have moved."""
+        if 2 * len(moved) > self._lists:
+            self.labels, self._scores = self._best(self._rows, self._centres)
+            return
+        if not len(moved):
+            return
+        found, scores = self._best(self._rows, self._centres[moved])
+        has_moved = np.zeros(self._lists, dtype=bool)
+        has_moved[moved] = True
+        own_moved = has_moved[self.labels]
+        # A row that is now nearer to a moved centre than it was to its own is nearer to it than to any that stayed.
+        lost = np.flatnonzero(own_moved & (scores < self._scores))
+        taken = own_moved | (scores > self._scores)
+        self.labels = np.where(taken, moved[found], self.labels)
+        self._scores = np.where(taken, scores, self._scores)
+        self.labels[lost], self._scores[lost] = self._best(self._rows[lost], self._centres)
+
+    def _best(self, rows: Matrix, centres: Matrix) -> tuple[Labels, Matrix]:
+        return _best(rows, centres, _offsets(centres, self._spherical))
+
+
+def _best(rows: Matrix, centres: Matrix, offsets: Matrix) -> tuple[Labels, Matrix]:
+    """For each row the centre with the highest score, and that score."""
+    labels = np.empty(len(rows), dtype=np.int64)
+    scores = np.empty(len(rows), dtype=np.float32)
+    step = max(64, _SCORES_AT_ONCE // len(centres))
+
+    def score(start: int) -> None:
+        part = slice(start, start + step)
+        found = rows[part] @ centres.T
+        found -= offsets
+        labels[part] = found.argmax(axis=1)
+        scores[part] = np.take_along_axis(found, labels[part][:, None], axis=1)[:, 0]
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="k-means") as pool:
+        list(pool.map(score, range(0, len(rows), step)))
+    return labels, scores
+
+
+def _offsets(centres: Matrix, spherical: bool) -> Matrix:
+    """What a product with a centre is lowered by, so that the highest score is the nearest centre."""
+    return np.zeros(len(centres), dtype=np.float32) if spherical else np.vecdot(centres, centres) / 2
+
+
+def _means(rows: Matrix, labels: Labels, groups: Labels, lists: int) -> Matrix:
+    """The mean of the rows of each of these groups, float32; of a group without rows zero."""
+    counts = np.bincount(labels, minlength=lists)
+    order = np.argsort(labels, kind="stable")
+    members = [
+        order[start : start + count] for start, count in zip(_starts(counts)[groups], counts[groups], strict=True)
+    ]
+    pointers = np.concatenate([[0], np.cumsum(counts[groups])])
+    columns = np.concatenate(members)
+    belongs = sparse.csr_array(
+        (np.ones(len(columns), dtype=np.float32), columns, pointers), shape=(len(groups), len(rows))
+    )
+    return np.asarray((belongs @ rows) / np.maximum(counts[groups], 1)[:, None], dtype=np.float32)
+
+
+def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.cumsum(counts) - counts
+
+
+def _principal_axes(rows: Matrix, rng: np.random.Generator) -> Matrix:
+    """The directions, float32 (d, 256), that keep most of the products between rows."""
+    some = rows[rng.choice(len(rows), size=min(len(rows), _ROWS_FOR_AXES), replace=False)]
+    dimension = rows.shape[1]
+    products = (some.T @ some).astype(np.float64)
+    _, vectors = linalg.eigh(products, subset_by_index=(dimension - _PROJECT_TO, dimension - 1))
+    return np.ascontiguousarray(vectors, dtype=np.float32)
