@@ -23,7 +23,8 @@ from google.cloud.alloydb_v1beta.types import (
 
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local.alloydb.authority import ServerCertificate
-from orchestra_lib.local.alloydb.control_client import API, ControlClient, ControlFault
+from orchestra_lib.local.alloydb.control_client import API, ControlClient
+from orchestra_lib.local.control_calls import ControlFault
 
 HOST = "127.0.0.1"
 _SERVICE = "google.cloud.alloydb.v1beta.AlloyDBAdmin"

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from orchestra_lib.errors import TargetUnreachable
-from orchestra_lib.local.alloydb.control_client import ControlClient, ControlFault
+from orchestra_lib.local.alloydb.control_client import ControlClient
 from orchestra_lib.local.alloydb.front import Entry, Refused
 from orchestra_lib.local.alloydb.servers import Served
 from orchestra_lib.local.alloydb.startup import CANNOT_CONNECT_NOW
+from orchestra_lib.local.control_calls import ControlFault
 
 _PATIENCE_SECONDS = 25
 """A connector waits for 30 seconds."""

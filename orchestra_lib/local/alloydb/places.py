@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 from orchestra_lib.errors import TargetUnreachable
-
-FIRST_HOST, LAST_HOST = 10, 254
-# Loopback networks that other programs listen in: 127.0.0.1 itself, the resolver at 127.0.0.53, Debian's 127.0.1.1.
-_NETWORKS_OF_OTHERS = 2
+from orchestra_lib.local import loopback
+from orchestra_lib.local.loopback import FIRST_HOST, LAST_HOST
 
 
 def home(directory: Path) -> Path:
@@ -49,19 +46,10 @@ def cluster_of(instance: str) -> str:
 def free_address(directory: Path, taken: Collection[str]) -> str:
     """A loopback address for a new instance: connectors always call port 5433, so each instance has its own.
 
-    All of 127.0.0.0/8 belongs to the machine itself. A control plane has its own network in it, so that two of them
-    on one machine do not meet. Raises TargetUnreachable when the network is full.
+    Raises TargetUnreachable when the network is full.
     """
-    network = _network(directory)
-    for host in range(FIRST_HOST, LAST_HOST + 1):
-        if (address := f"{network}.{host}") not in taken:
-            return address
-    raise TargetUnreachable(
-        f"every address from {network}.{FIRST_HOST} to {network}.{LAST_HOST} has an AlloyDB instance; delete one"
-    )
-
-
-def _network(directory: Path) -> str:
-    digest = hashlib.sha256(str(directory.absolute()).encode()).digest()
-    number = _NETWORKS_OF_OTHERS + int.from_bytes(digest[:4]) % (2**16 - _NETWORKS_OF_OTHERS)
-    return f"127.{number >> 8}.{number & 0xFF}"
+    address = loopback.free_address(directory, taken)
+    if address is None:
+        first, last = (f"{loopback.network(directory)}.{host}" for host in (FIRST_HOST, LAST_HOST))
+        raise TargetUnreachable(f"every address from {first} to {last} has an AlloyDB instance; delete one")
+    return address

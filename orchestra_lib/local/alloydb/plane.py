@@ -21,12 +21,13 @@ from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import postgres
 from orchestra_lib.local.alloydb import leftovers, places
 from orchestra_lib.local.alloydb.authority import Authority
-from orchestra_lib.local.alloydb.control_client import ControlClient, ControlFault, Instance, Snapshot
+from orchestra_lib.local.alloydb.control_client import ControlClient, Instance, Snapshot
 from orchestra_lib.local.alloydb.doorkeeper import InstanceDoorkeeper
 from orchestra_lib.local.alloydb.front import PORT, Front
 from orchestra_lib.local.alloydb.jobs import Job, jobs_of
 from orchestra_lib.local.alloydb.servers import Served, Servers
 from orchestra_lib.local.alloydb.wanted import wanted_of
+from orchestra_lib.local.control_calls import ControlFault
 
 _LOOK_SECONDS = 0.25
 _BECOMING_SECONDS = 600
