@@ -34,7 +34,7 @@ class SqlRequests:
 
     address: Address
     statement: sql.Composable
-    parameters: Sequence[Sequence[Any]]
+    parameters: Sequence[Sequence[Any] | Mapping[str, Any]]
     settings: Mapping[str, str] = field(default_factory=dict)
     wanted_rows: int = 0
     time_limit_ms: float | None = None
