@@ -24,6 +24,7 @@ from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.compare import KeyComparison, KeyReader, Store
 from orchestra_lib.memory.lsn import lsn_text
 from orchestra_lib.memory.slot import mark
+from orchestra_lib.vectors.forms import Effort
 from orchestra_lib.vectors.nearest import TIE, Matrix
 from orchestra_lib.vectors.search import Searchable, searching
 from orchestra_lib.vectors.truth import OPERATORS, Truth, exact_neighbours
@@ -59,11 +60,11 @@ _CLAIMS = {
 
 @dataclass(frozen=True)
 class ShadowSide:
-    """A store as it is searched: the table and operator class that the application uses there, and the probes."""
+    """A store as it is searched: the table and operator class that the application uses there, and the effort."""
 
     store: Store
     searchable: Searchable
-    probes: int
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class _Asked:
         """Ask every query twice, first to warm up; the side that comes first changes from query to query."""
         with ExitStack() as stack:
             ask = [
-                stack.enter_context(searching(session, side.searchable, side.probes))
+                stack.enter_context(searching(session, side.searchable, side.effort))
                 for side, session in zip(self.sides, self.sessions, strict=True)
             ]
             for warming in (True, False):
@@ -212,7 +213,7 @@ class _Asked:
         """What each side answers to some of the queries now."""
         answers: list[dict[int, tuple[str, ...]]] = []
         for side, session in zip(self.sides, self.sessions, strict=True):
-            with searching(session, side.searchable, side.probes) as ask:
+            with searching(session, side.searchable, side.effort) as ask:
                 answers.append({number: ask(self.queries[number])[0] for number in numbers})
         return answers
 

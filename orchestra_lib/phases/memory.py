@@ -32,7 +32,7 @@ from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.rehearsal import Corpus, build, seed_store
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.vectors.evaluate import FEWEST_QUERIES
-from orchestra_lib.vectors.index import is_built, ivfflat_index
+from orchestra_lib.vectors.index import LiveIndex, is_built, serving_index
 
 _LOGICAL = "logical"
 
@@ -227,17 +227,17 @@ class MemoryPhase:
         taken, spec = self._taken_inventory(), self._index.spec
         address = self._stores.target_now()
         rows: int | None = None
-        present: tuple[str, int, int] | None = None
+        present: LiveIndex | None = None
         built, place, left = False, "not there yet", None
         if address is not None:
             with connect(address, role="target") as target:
                 rows = _rows_in(target, TARGET_TABLE)
-                present = ivfflat_index(target, sql.Identifier(TARGET_TABLE)) if rows is not None else None
+                present = serving_index(target, sql.Identifier(TARGET_TABLE)) if rows is not None else None
                 built = is_built(target, spec)
                 place = f"{target.info.host}:{target.info.port}/{target.info.dbname}"
             if self._settings.stream.live and rows is not None:
                 left = standing(self._stores.move(address).copy_spec())
-        replaced = f"; replaces {present[0]}" if present and not built else ""
+        replaced = f"; replaces {present.name}" if present and not built else ""
         changes = [
             Change(
                 Verb.KEEP if rows is not None else Verb.CREATE, "table", TARGET_TABLE, "the memory table, 14 columns"
@@ -247,9 +247,9 @@ class MemoryPhase:
                 Verb.KEEP if built else Verb.REPLACE if present else Verb.CREATE,
                 "index",
                 spec.name,
-                f"IVFFlat with {spec.lists:,} lists, {spec.opclass}{replaced}",
-                present[1] if present else None,
-                spec.lists,
+                f"{spec.form.label}, {spec.opclass}{replaced}",
+                present.form.lists if present else None,
+                spec.form.lists,
             ),
             Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
         ]
@@ -260,7 +260,7 @@ class MemoryPhase:
             "target": place,
             "source_rows": taken.rows,
             "target_rows": rows,
-            "index": present[0] if present else None,
+            "index": present.name if present else None,
             "copy": left.state if left else None,
         }
         return tuple(changes), live

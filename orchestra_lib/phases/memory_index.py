@@ -20,15 +20,17 @@ from orchestra_lib.phases.report import cost_sentences, evaluation_evidence, eva
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.vectors.alternative import measured_alternative
 from orchestra_lib.vectors.evaluate import Evaluation, QuerySet, evaluate
+from orchestra_lib.vectors.forms import EXACT, Form, ivfflat
 from orchestra_lib.vectors.index import (
     BuiltIndex,
     IndexSpec,
     available_memory_mib,
     build_index,
-    ivfflat_index,
+    drop_others,
     persist_probes,
+    serving_index,
 )
-from orchestra_lib.vectors.memory import ivfflat_build_memory
+from orchestra_lib.vectors.memory import build_memory
 from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.suit import suitability
 from orchestra_lib.vectors.truth import exact_neighbours
@@ -50,13 +52,17 @@ class IndexSteps:
         """The index that the settings want."""
         wanted = self._settings.index
         return IndexSpec(
-            TARGET_TABLE, wanted.lists, wanted.opclass, self._settings.dimension, wanted.maintenance_work_mem_mib
+            TARGET_TABLE,
+            ivfflat(wanted.lists),
+            wanted.opclass,
+            self._settings.dimension,
+            wanted.maintenance_work_mem_mib,
         )
 
     def checks(self, taken: Inventory) -> tuple[Evidence, ...]:
         """Whether the memory suffices that the build needs."""
         spec, available = self.spec, self._available_mib()
-        memory = ivfflat_build_memory(spec.lists, taken.rows, spec.dimension, max(1, taken.table_bytes // 8192))
+        memory = build_memory(spec.form, taken.rows, spec.dimension, max(1, taken.table_bytes // 8192))
         allowed, needs = spec.maintenance_work_mem_mib, "wanted is what the index build needs, by formula"
         given = (
             ("maintenance_work_mem that the settings allow", allowed, memory.required_mib),
@@ -73,16 +79,17 @@ class IndexSteps:
         spec, progress = self.spec, Progress("index", "rows")
         with self._run.step("index"):
             self.built = build_index(self._stores.target(), spec, self._available_mib(), progress.say)
+            drop_others(self._stores.target(), spec)
         memory, seconds = self.built.memory, self.built.build_seconds
         progress.say("built" if seconds else "there already")
-        judged = suitability(spec.lists, rows_expected)
+        judged = suitability(self._settings.index.lists, rows_expected)
         rows = (
             Evidence(
                 "lists of the index, read back",
                 Source.OBSERVED,
-                self.built.lists,
+                self.built.form.lists,
                 "lists",
-                Bound("==", spec.lists),
+                Bound("==", self._settings.index.lists),
                 note=judged.sentence,
             ),
             Evidence(
@@ -109,7 +116,7 @@ class IndexSteps:
             before = self._evaluate_source(source, queries)
             after = self._evaluate_target(target, queries, self.built)
             self._evaluations = [before, after]
-            judged = suitability(self.built.lists, after.rows)
+            judged = suitability(self._settings.index.lists, after.rows)
             if not judged.suits:
                 self._evaluations.append(self._evaluate_alternative(target, queries, judged.sensible_lists))
         persisted = persist_probes(target, after.probes)
@@ -160,44 +167,53 @@ class IndexSteps:
 
     def _evaluate_source(self, source: SourceTable, queries: QuerySet) -> Evaluation:
         with connect(self._stores.source.address, role="source") as session:
-            present = ivfflat_index(session, source.table)
+            present = serving_index(session, source.table, source.embedding_column)
+            form = present.form if present else EXACT
+            searchable = self._searchable(source.table, queries, form, source.id_column, source.embedding_column)
             return evaluate(
                 session,
-                self._searchable(source.table, queries, source.id_column, source.embedding_column),
+                searchable,
                 queries,
-                present[1] if present else None,
+                form.lists,
                 self._settings.search.recall_target,
-                None,
-                f"before: source, {present[1]:,} lists" if present else "before: source, no IVFFlat index",
+                None if form.lists else form.usual_effort(searchable.k).value,
+                f"before: source, {form.label}",
             )
 
     def _evaluate_target(self, address: Address, queries: QuerySet, index: BuiltIndex) -> Evaluation:
         with connect(address, role="target") as target:
             return evaluate(
                 target,
-                self._searchable(_TABLE, queries),
+                self._searchable(_TABLE, queries, index.form),
                 queries,
-                index.lists,
+                index.form.lists,
                 self._settings.search.recall_target,
                 self._settings.index.probes,
-                f"after: target, {index.lists:,} lists",
+                f"after: target, {index.form.label}",
             )
 
     def _evaluate_alternative(self, address: Address, queries: QuerySet, lists: int) -> Evaluation:
         spec = self.spec
         return measured_alternative(
             address,
-            IndexSpec(spec.table, lists, spec.opclass, spec.dimension),
+            IndexSpec(spec.table, ivfflat(lists), spec.opclass, spec.dimension),
             queries,
             self._settings.search.recall_target,
             self._available_mib(),
         )
 
     def _searchable(
-        self, table: sql.Composable, queries: QuerySet, id_column: str = "id", embedding_column: str = "embedding"
+        self,
+        table: sql.Composable,
+        queries: QuerySet,
+        form: Form,
+        id_column: str = "id",
+        embedding_column: str = "embedding",
     ) -> Searchable:
         k = self._settings.search.k + (queries.truth.excluded is not None)
-        return Searchable(table, self._settings.index.opclass, k, id_column, embedding_column)
+        return Searchable(
+            table, self._settings.index.opclass, k, form, id_column, embedding_column, self._settings.dimension
+        )
 
     def _available_mib(self) -> int | None:
         # Only the local databases share this machine's memory.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -29,7 +28,8 @@ from orchestra_lib.phases.queries import corpus_queries, sampled_queries
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.secret import Secret
 from orchestra_lib.settings.overrides import OVERRIDES
-from orchestra_lib.vectors.index import ivfflat_index
+from orchestra_lib.vectors.forms import EXACT, Effort
+from orchestra_lib.vectors.index import serving_index
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable
 
@@ -261,12 +261,19 @@ class StreamSteps:
         wanted = self._settings
         with connect(store.address, role=store.role) as session:
             opclass = index_opclass(session, store.table.table, store.table.embedding_column) or wanted.index.opclass
-            present = ivfflat_index(session, store.table.table)
+            present = serving_index(session, store.table.table, store.table.embedding_column)
+        form = present.form if present else EXACT
         probes = wanted.index.probes if store.role == "target" else None
         searchable = Searchable(
-            store.table.table, opclass, wanted.search.k, store.table.id_column, store.table.embedding_column
+            store.table.table,
+            opclass,
+            wanted.search.k,
+            form,
+            store.table.id_column,
+            store.table.embedding_column,
+            wanted.dimension,
         )
-        return ShadowSide(store, searchable, probes or max(1, math.isqrt(present[1] if present else 1)))
+        return ShadowSide(store, searchable, Effort(probes) if probes else form.usual_effort(wanted.search.k))
 
     def _queries(self, address: Address) -> Matrix:
         count = self._settings.shadow.queries

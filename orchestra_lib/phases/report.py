@@ -93,9 +93,10 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
 def cost_sentences(evaluations: Sequence[Evaluation], index: BuiltIndex) -> tuple[str, ...]:
     """What the index costs at its recall and, when its lists do not suit the rows, against a measured alternative."""
     before, after, *alternatives = evaluations
+    lists = index.form.lists or 0
     sentences = [
-        suitability(index.lists, after.rows).sentence,
-        f"With {index.lists:,} lists, {after.probes:,} probes reach recall {after.recall.value:.3f}; a search takes "
+        suitability(lists, after.rows).sentence,
+        f"With {lists:,} lists, {after.probes:,} probes reach recall {after.recall.value:.3f}; a search takes "
         f"{after.p50_ms.value:.2f} ms at p50 and {after.p95_ms.value:.2f} ms at p95. "
         f"The index takes {index.size_bytes / 2**20:,.0f} MiB and {_built(index)}.",
         f"The source, searched the same way, takes {before.p95_ms.value:.2f} ms at p95 with recall "
@@ -143,10 +144,11 @@ def _optional(estimate: Estimate | None) -> str:
 def _against(index: BuiltIndex, after: Evaluation, other: Evaluation) -> str:
     times = after.p95_ms.value / other.p95_ms.value
     if after.p95_ms.low > other.p95_ms.high:
-        return f"the {index.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}."
+        return f"the {index.form.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}."
     if other.p95_ms.low > after.p95_ms.high:
         return (
-            f"here the {index.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build time."
+            f"here the {index.form.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build "
+            "time."
         )
     return "no difference in latency can be told from these intervals."
 

@@ -19,6 +19,7 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.memory.schema import COLUMN_TYPES, COLUMNS, create_table
 from orchestra_lib.rehearsal.corpus import Corpus
 from orchestra_lib.rehearsal.synthetic import Growth
+from orchestra_lib.vectors.forms import ivfflat
 from orchestra_lib.vectors.index import IndexSpec, available_memory_mib, build_index
 
 TABLE = "memories"
@@ -69,7 +70,7 @@ def seed_store(
             return Seeded(**{**vars(seeded), "was_there": True})
         _require_room(wanted)
         _load(connection, corpus, wanted, progress)
-    spec = IndexSpec(TABLE, lists, "vector_cosine_ops", corpus.embeddings.shape[1])
+    spec = IndexSpec(TABLE, ivfflat(lists), "vector_cosine_ops", corpus.embeddings.shape[1])
     build_index(conninfo, spec, available_memory_mib(), say)
     with connect(conninfo, role="source") as connection:
         connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(sql.Identifier(_STATE_TABLE)), [state])

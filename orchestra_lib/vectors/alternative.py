@@ -18,7 +18,7 @@ def measured_alternative(
     A copy, because two IVFFlat indexes on one column share one probes setting and hide one another from the planner.
     """
     copy = f"{spec.table}_alternative"
-    copied = IndexSpec(copy, spec.lists, spec.opclass, spec.dimension)
+    copied = IndexSpec(copy, spec.form, spec.opclass, spec.dimension)
     with connect(address, role="target") as connection:
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(copy))
         connection.execute(drop)
@@ -30,8 +30,8 @@ def measured_alternative(
             )
             build_index(address, copied, available_mib, lambda _: None)
             k = queries.truth.k + (queries.truth.excluded is not None)
-            target = Searchable(sql.Identifier(copy), spec.opclass, k)
-            label = f"alternative: {spec.lists:,} lists"
-            return evaluate(connection, target, queries, spec.lists, recall_target, None, label)
+            target = Searchable(sql.Identifier(copy), spec.opclass, k, spec.form, dimension=spec.dimension)
+            label = f"alternative: {spec.form.label}"
+            return evaluate(connection, target, queries, spec.form.lists, recall_target, None, label)
         finally:
             connection.execute(drop)

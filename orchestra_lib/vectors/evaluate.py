@@ -13,6 +13,7 @@ import psycopg
 
 from orchestra_lib.bench.statistics import Estimate, mean, quantile
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.forms import Effort
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
 from orchestra_lib.vectors.truth import Truth
@@ -89,8 +90,9 @@ def evaluate(
     choosing, reporting = queries.part(0, 2), queries.part(1, 2)
     curve = probe_curve(connection, target, choosing, lists, recall_target) if lists else ()
     chosen = probes or (with_notch(choose_probes(curve, recall_target), lists) if lists else 1)
-    search(connection, target, reporting.vectors, chosen)  # pages in and plan cached: what follows is warm
-    run = search(connection, target, reporting.vectors, chosen)
+    effort = Effort(chosen)
+    search(connection, target, reporting.vectors, effort)  # pages in and plan cached: what follows is warm
+    run = search(connection, target, reporting.vectors, effort)
     return _evaluation(run, target, reporting, lists, label, curve)
 
 
@@ -102,7 +104,7 @@ def probe_curve(
 
     def clears(probes: int) -> bool:
         if probes not in points:
-            run = search(connection, target, queries.vectors, probes)
+            run = search(connection, target, queries.vectors, Effort(probes))
             recall = mean(recalls(run, queries.truth))
             points[probes] = ProbePoint(probes, recall, float(np.quantile(run.milliseconds, 0.95)))
         return points[probes].recall.low >= recall_target
@@ -144,7 +146,7 @@ def _evaluation(
     return Evaluation(
         label=label,
         lists=lists,
-        probes=run.probes,
+        probes=run.effort.value,
         rows=queries.truth.rows,
         recall=mean(recalls(run, queries.truth)),
         p50_ms=quantile(run.milliseconds, 0.50),

@@ -1,4 +1,4 @@
-"""Building an IVFFlat index: the memory is checked first, the progress is shown, what was built is read back."""
+"""Building a vector index: the memory is checked first, the progress is shown, what was built is read back."""
 
 from __future__ import annotations
 
@@ -13,26 +13,57 @@ from psycopg import sql
 
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError, GateFailed
-from orchestra_lib.vectors.memory import BuildMemory, ivfflat_build_memory
+from orchestra_lib.vectors.forms import Form, Method, Storage, hnsw, ivfflat
+from orchestra_lib.vectors.memory import BuildMemory, build_memory
+from orchestra_lib.vectors.truth import OPERATORS
 
 _MIB = 1 << 20
 _SECONDS_BETWEEN_READINGS = 0.5
+_METHODS = tuple(method.value for method in Method if method is not Method.EXACT)
+_DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64  # pgvector's, of an index that names none
 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """The index that is wanted on ``table.embedding``."""
+    """The index that is wanted on a column of ``table``: its form, and the distance by its class for ``vector``.
+
+    ``given_name`` is for an index that cannot have the name of its form, because another one has it.
+    """
 
     table: str
-    lists: int
+    form: Form
     opclass: str
     dimension: int
     maintenance_work_mem_mib: int | None = None
+    column: str = "embedding"
+    given_name: str | None = None
 
     @property
     def name(self) -> str:
-        """The index's name; it carries the lists, so that two settings never share one name."""
-        return f"{self.table}_embedding_ivfflat_{self.lists}"
+        """The index's name; it carries the form's numbers, so that two forms never share one name."""
+        return self.given_name or self.form.index_name(self.table, self.column)
+
+    def create_statement(self, *, concurrently: bool) -> sql.Composed:
+        """The statement that makes it. Raises ParameterError when no server could."""
+        return self.form.create_statement(
+            self.table, self.column, self.dimension, self.opclass, concurrently=concurrently, name=self.name
+        )
+
+
+@dataclass(frozen=True)
+class LiveIndex:
+    """A vector index as the server has it. ``opclass`` is the distance's class for ``vector``, None for bits.
+
+    ``definition`` is the statement that makes it again.
+    """
+
+    name: str
+    form: Form
+    opclass: str | None
+    dimension: int | None
+    valid: bool
+    size_bytes: int
+    definition: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +71,7 @@ class BuiltIndex:
     """An index as it is on the server. ``build_seconds`` is None when it was there already."""
 
     name: str
-    lists: int
+    form: Form
     size_bytes: int
     build_seconds: float | None
     memory: BuildMemory
@@ -54,7 +85,7 @@ def planned_memory(connection: psycopg.Connection, spec: IndexSpec) -> BuildMemo
     row = connection.execute(statement).fetchone()
     if row is None:
         raise DataError(f"the table {spec.table} cannot be counted")
-    return ivfflat_build_memory(spec.lists, row[0], spec.dimension, max(1, row[1]))
+    return build_memory(spec.form, row[0], spec.dimension, max(1, row[1]))
 
 
 def check_memory(memory: BuildMemory, spec: IndexSpec, available_mib: int | None) -> None:
@@ -66,13 +97,13 @@ def check_memory(memory: BuildMemory, spec: IndexSpec, available_mib: int | None
     given = spec.maintenance_work_mem_mib
     if given is not None and given < memory.required_mib:
         raise GateFailed(
-            f"an index with {spec.lists:,} lists needs maintenance_work_mem of {memory.required_mib:,} MiB, "
-            f"memory.index.maintenance_work_mem_mib allows {given:,}; raise it or use fewer lists"
+            f"{spec.form.label} needs maintenance_work_mem of {memory.required_mib:,} MiB, "
+            f"memory.index.maintenance_work_mem_mib allows {given:,}; raise it or choose a smaller form"
         )
     if available_mib is not None and memory.resident_mib > available_mib:
         raise GateFailed(
-            f"an index with {spec.lists:,} lists touches {memory.resident_mib:,} MiB while it is built, "
-            f"this machine has {available_mib:,} MiB available; use fewer lists or a larger machine"
+            f"{spec.form.label} touches {memory.resident_mib:,} MiB while it is built, "
+            f"this machine has {available_mib:,} MiB available; choose a smaller form or a larger machine"
         )
 
 
@@ -82,45 +113,86 @@ def available_memory_mib() -> int:
 
 
 def build_index(
-    address: Address, spec: IndexSpec, available_mib: int | None, progress: Callable[[str], None]
+    address: Address,
+    spec: IndexSpec,
+    available_mib: int | None,
+    progress: Callable[[str], None],
+    *,
+    concurrently: bool = False,
 ) -> BuiltIndex:
-    """Build the index unless a valid one of that name is there, drop other IVFFlat indexes on the column, analyse.
+    """Build the index unless a valid one of that name and form is there, and read back what is there then.
 
-    ``progress`` gets the server's own words for the phase it is in. Raises GateFailed when memory does not suffice.
+    ``concurrently`` leaves the table writable meanwhile. ``progress`` gets the server's own words for the phase it is
+    in; an interrupt ends the build on the server, too. Others on the column stay, see ``drop_others``. Raises
+    GateFailed when memory does not suffice.
     """
     with connect(address, role="target") as connection:
         memory = planned_memory(connection, spec)
-        if not is_built(connection, spec):
-            check_memory(memory, spec, available_mib)
-            seconds: float | None = _create(connection, address, spec, memory, progress)
-        else:
+        if is_built(connection, spec):
             seconds = None
-        _drop_others(connection, spec)
+        else:
+            check_memory(memory, spec, available_mib)
+            seconds = _create(connection, address, spec, memory, progress, concurrently=concurrently)
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(spec.table)))
-        lists, size = _read_back(connection, spec.name)
-    if lists != spec.lists:
-        raise DataError(f"{spec.name} was built with {lists} lists, {spec.lists} were asked for; drop it and run again")
-    return BuiltIndex(spec.name, lists, size, seconds, memory)
+        found = _read_back(connection, spec)
+    return BuiltIndex(found.name, found.form, found.size_bytes, seconds, memory)
+
+
+def drop_others(address: Address, spec: IndexSpec) -> tuple[str, ...]:
+    """Drop the other indexes of the same method and storage on the column; the names of those that were dropped.
+
+    Two IVFFlat indexes on a column share one probes setting, and the planner takes the one with more lists.
+    """
+    with connect(address, role="target") as connection:
+        others = tuple(
+            index.name
+            for index in vector_indexes(connection, sql.Identifier(spec.table), spec.column)
+            if index.name != spec.name and _same_kind(index.form, spec.form)
+        )
+        for name in others:
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    return others
 
 
 def is_built(connection: psycopg.Connection, spec: IndexSpec) -> bool:
-    """Whether a valid index of that name and operator class is on the table."""
-    row = connection.execute(
-        "SELECT i.indisvalid AND i.indrelid = to_regclass(%s) AND o.opcname = %s "
-        "FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = to_regclass(%s)",
-        [f'"{spec.table}"', spec.opclass, f'"{spec.name}"'],
-    ).fetchone()
-    return bool(row and row[0])
+    """Whether a valid index of that name and form is on the table. A table that is not there has none."""
+    if connection.execute("SELECT to_regclass(%s)", [f'"{spec.table}"']).fetchone() == (None,):
+        return False
+    return any(
+        index.name == spec.name and index.valid and _differences(index, spec) == ()
+        for index in vector_indexes(connection, sql.Identifier(spec.table), spec.column)
+    )
 
 
-def ivfflat_index(connection: psycopg.Connection, table: sql.Composable) -> tuple[str, int, int] | None:
-    """Name, lists and size in bytes of the IVFFlat index on a table that the planner would use, None without one."""
-    row = connection.execute(
-        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "WHERE i.indrelid = %s::regclass AND a.amname = 'ivfflat' AND i.indisvalid ORDER BY c.relname LIMIT 1",
-        [table.as_string(connection)],
-    ).fetchone()
-    return (row[0], *_read_back(connection, row[0])) if row else None
+def vector_indexes(
+    connection: psycopg.Connection, table: sql.Composable, column: str = "embedding"
+) -> tuple[LiveIndex, ...]:
+    """The vector indexes on a column, by name, whatever their form; those that a killed build left have valid False."""
+    rows = connection.execute(
+        """
+        SELECT c.relname, m.amname, o.opcname, format_type(k.atttypid, k.atttypmod), i.indisvalid,
+               pg_relation_size(c.oid), pg_get_indexdef(c.oid),
+               (SELECT json_object_agg(option_name, option_value) FROM pg_options_to_table(c.reloptions))
+        FROM pg_index i
+        JOIN pg_class c ON c.oid = i.indexrelid
+        JOIN pg_am m ON m.oid = c.relam
+        JOIN pg_opclass o ON o.oid = i.indclass[0]
+        JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = 1
+        WHERE i.indrelid = %s::regclass AND m.amname = ANY(%s) AND EXISTS (
+            SELECT FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refobjid = i.indrelid AND a.attname = %s)
+        ORDER BY c.relname
+        """,
+        [table.as_string(connection), list(_METHODS), column],
+    ).fetchall()
+    return tuple(_live(*row) for row in rows)
+
+
+def serving_index(connection: psycopg.Connection, table: sql.Composable, column: str = "embedding") -> LiveIndex | None:
+    """The index that answers searches of the column; None without one. Of two IVFFlat ones that with more lists."""
+    valid = [index for index in vector_indexes(connection, table, column) if index.valid]
+    plain = [index for index in valid if index.form.storage is Storage.VECTOR] or valid
+    return max(plain, key=lambda index: index.form.lists or 0, default=None)
 
 
 def _create(
@@ -129,11 +201,13 @@ def _create(
     spec: IndexSpec,
     memory: BuildMemory,
     progress: Callable[[str], None],
+    *,
+    concurrently: bool,
 ) -> float:
     setting = spec.maintenance_work_mem_mib or memory.setting_mib
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build-index") as pool:
-        building = pool.submit(_create_in_transaction, connection, spec, setting)
+        building = pool.submit(_create_with, connection, spec, setting, concurrently=concurrently)
         try:
             _report_until(building, address, connection.info.backend_pid, progress)
         except BaseException:
@@ -142,21 +216,22 @@ def _create(
     return time.monotonic() - started
 
 
-def _create_in_transaction(connection: psycopg.Connection, spec: IndexSpec, maintenance_work_mem_mib: int) -> None:
-    with connection.transaction():
-        # An invalid index of that name, left by a concurrent build that was killed, may be in the way.
-        connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(spec.name)))
-        connection.execute(
-            sql.SQL("SET LOCAL maintenance_work_mem = {}").format(sql.Literal(f"{maintenance_work_mem_mib}MB"))
-        )
-        connection.execute(
-            sql.SQL("CREATE INDEX {name} ON {table} USING ivfflat (embedding {opclass}) WITH (lists = {lists})").format(
-                name=sql.Identifier(spec.name),
-                table=sql.Identifier(spec.table),
-                opclass=sql.Identifier(spec.opclass),
-                lists=sql.Literal(spec.lists),
-            )
-        )
+def _create_with(
+    connection: psycopg.Connection, spec: IndexSpec, maintenance_work_mem_mib: int, *, concurrently: bool
+) -> None:
+    # An invalid index of that name, left by a concurrent build that was killed, may be in the way.
+    drop = sql.SQL("DROP INDEX {concurrently}IF EXISTS {name}").format(
+        concurrently=sql.SQL("CONCURRENTLY " if concurrently else ""), name=sql.Identifier(spec.name)
+    )
+    connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{maintenance_work_mem_mib}MB"])
+    if concurrently:  # PostgreSQL does not allow it in a transaction
+        connection.execute(drop)
+        connection.execute(spec.create_statement(concurrently=True))
+    else:
+        with connection.transaction():
+            connection.execute(drop)
+            connection.execute(spec.create_statement(concurrently=False))
+    connection.execute("RESET maintenance_work_mem")
 
 
 def _report_until(building: Future[None], address: Address, backend_pid: int, progress: Callable[[str], None]) -> None:
@@ -173,26 +248,57 @@ def _report_until(building: Future[None], address: Address, backend_pid: int, pr
                     progress(f"{row[0]}, {row[1]:,} of {row[2]:,} rows" if row[2] else str(row[0]))
 
 
-def _drop_others(connection: psycopg.Connection, spec: IndexSpec) -> None:
-    # Two IVFFlat indexes on a column share one probes setting, and the planner takes the one with more lists.
-    rows = connection.execute(
-        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "WHERE i.indrelid = to_regclass(%s) AND a.amname = 'ivfflat' AND c.relname <> %s",
-        [f'"{spec.table}"', spec.name],
-    ).fetchall()
-    for (name,) in rows:
-        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+def _read_back(connection: psycopg.Connection, spec: IndexSpec) -> LiveIndex:
+    found = [
+        index
+        for index in vector_indexes(connection, sql.Identifier(spec.table), spec.column)
+        if index.name == spec.name
+    ]
+    if not found:
+        raise DataError(f"the index {spec.name} is not on the server after its build")
+    differences = _differences(found[0], spec)
+    if differences:
+        raise DataError(f"{spec.name} is not as it was asked for: {'; '.join(differences)}; drop it and run again")
+    return found[0]
 
 
-def _read_back(connection: psycopg.Connection, name: str) -> tuple[int, int]:
-    row = connection.execute(
-        "SELECT (SELECT option_value::int FROM pg_options_to_table(c.reloptions) WHERE option_name = 'lists'), "
-        "pg_relation_size(c.oid) FROM pg_class c WHERE c.oid = to_regclass(%s)",
-        [f'"{name}"'],
-    ).fetchone()
-    if row is None:
-        raise DataError(f"the index {name} is not on the server after its build")
-    return row[0] or 100, row[1]  # an index without the option has pgvector's default of 100 lists
+def _differences(index: LiveIndex, spec: IndexSpec) -> tuple[str, ...]:
+    opclass = spec.opclass if index.opclass is not None else None
+    compared = (
+        ("form", index.form.label, spec.form.label),
+        ("operator class", index.opclass, opclass),
+        ("validity", index.valid, True),
+    )
+    return tuple(f"its {name} is {has}, not {wanted}" for name, has, wanted in compared if has != wanted)
+
+
+def _live(
+    name: str,
+    method: str,
+    opclass: str,
+    stored: str,
+    valid: bool,
+    size_bytes: int,
+    definition: str,
+    options: dict[str, str] | None,
+) -> LiveIndex:
+    numbers = {option: int(value) for option, value in (options or {}).items() if value.isdigit()}
+    kind, _, rest = stored.partition("(")
+    storage = Storage(kind) if kind in set(Storage) else Storage.VECTOR
+    form = {
+        Method.IVFFLAT: lambda: ivfflat(numbers.get("lists", _DEFAULT_LISTS), storage),
+        Method.HNSW: lambda: hnsw(
+            numbers.get("m", _DEFAULT_M), numbers.get("ef_construction", _DEFAULT_EF_CONSTRUCTION), storage
+        ),
+        Method.SCANN: lambda: Form(Method.SCANN, lists=numbers.get("num_leaves")),
+    }[Method(method)]()
+    distance = next((known for known in OPERATORS if form.index_opclass(known) == opclass), None)
+    dimension = int(rest.rstrip(")")) if rest.rstrip(")").isdigit() else None
+    return LiveIndex(name, form, None if storage is Storage.BIT else distance, dimension, valid, size_bytes, definition)
+
+
+def _same_kind(one: Form, other: Form) -> bool:
+    return (one.method, one.storage) == (other.method, other.storage)
 
 
 def persist_probes(address: Address, probes: int) -> int:

@@ -19,8 +19,15 @@ from pgvector import Vector
 from psycopg import sql
 
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.forms import Effort, Form, Method
 from orchestra_lib.vectors.nearest import Matrix
-from orchestra_lib.vectors.truth import OPERATORS, Truth
+from orchestra_lib.vectors.truth import Truth
+
+# An exact search must not use a vector index; one on a filter's column stays allowed, as a bitmap.
+_PLANNER = {
+    Method.EXACT: {"enable_indexscan": "off"},
+    **{method: {"enable_seqscan": "off"} for method in (Method.IVFFLAT, Method.HNSW, Method.SCANN)},
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,10 @@ class SearchRun:
 
     ``ids``: a tuple of row ids a query, nearest first; ``milliseconds``: float64 (q,), from sending to the last row;
     ``plan_uses``: the name of the index that the server's plan scans, None when it scans the table;
-    ``plan_left_alone``: the same for a session that did not set ``enable_seqscan = off``.
+    ``plan_left_alone``: the same for a session that left the planner as it is.
     """
 
-    probes: int
+    effort: Effort
     ids: tuple[tuple[str, ...], ...]
     milliseconds: NDArray[np.float64]
     plan_uses: str | None
@@ -41,67 +48,96 @@ class SearchRun:
 
 @dataclass(frozen=True)
 class Searchable:
-    """A table to search, its operator class, and how many rows to ask for."""
+    """A table to search, by which distance, how many rows to ask for, and the form of the index that answers.
+
+    ``filters`` names columns that every query also gives a value for. ``dimension`` is needed where the index stores
+    something else than the vector. ``only`` names the index that has to answer where several could.
+    """
 
     table: sql.Composable
     opclass: str
     k: int
+    form: Form
     id_column: str = "id"
     embedding_column: str = "embedding"
+    dimension: int | None = None
+    filters: tuple[str, ...] = ()
+    only: str | None = None
 
-    def statement(self) -> sql.Composed:
-        """The application's query; its one parameter is the query vector."""
-        # The cast lets a column of arrays be searched too; on a column of vectors it is nothing, indexes are used.
-        return sql.SQL("SELECT {key}::text FROM {table} ORDER BY {vector}::vector {operator} %b LIMIT {k}").format(
-            key=sql.Identifier(self.id_column),
-            table=self.table,
-            vector=sql.Identifier(self.embedding_column),
-            operator=sql.SQL(OPERATORS[self.opclass]),
-            k=sql.Literal(self.k),
+    def statement(self, effort: Effort) -> sql.Composed:
+        """The application's query; its parameters are those of ``parameters``. Raises ParameterError."""
+        return self.form.search_statement(
+            self.table,
+            self.id_column,
+            self.embedding_column,
+            self.dimension,
+            self.opclass,
+            self.k,
+            effort,
+            self.filters,
         )
+
+    def parameters(self, query: NDArray[np.float32], values: Sequence[str] = ()) -> dict[str, object]:
+        """The parameters of one query: its vector and, for each column that is filtered by, its value."""
+        return {"query": Vector(query), **dict(zip(self.filters, values, strict=True))}
+
+
+Ask = Callable[..., tuple[tuple[str, ...], float]]
+"""Runs one query: takes its vector and, where there are filters, their values; gives ids and milliseconds."""
 
 
 @contextmanager
-def searching(
-    connection: psycopg.Connection, target: Searchable, probes: int
-) -> Iterator[Callable[[Matrix], tuple[tuple[str, ...], float]]]:
+def searching(connection: psycopg.Connection, target: Searchable, effort: Effort) -> Iterator[Ask]:
     """Inside, the session searches as the application's do; yields what runs one query: its ids and milliseconds.
 
-    Raises DataError when the server does not have the probes that were set.
+    Raises DataError when the server does not have the settings that were made.
     """
-    # The probes are part of a plan's cost, and a prepared statement keeps its plan: each number gets one of its own.
-    # Else the plan of the first probes would be timed for all of them, and another one be told.
-    statement = target.statement() + sql.SQL(f" /* probes {int(probes)} */")
-    with _probes(connection, probes), connection.cursor(binary=True) as cursor:
-        connection.execute("SET enable_seqscan = off")
+    # The effort is part of a plan's cost, and a prepared statement keeps its plan: each effort gets one of its own.
+    # Else the plan of the first one would be timed for all of them, and another one be told.
+    statement = target.statement(effort) + sql.SQL(f" /* {target.form.label}, effort {effort} */")
+    with _settings(connection, target.form, effort), connection.cursor(binary=True) as cursor:
 
-        def ask(query: Matrix) -> tuple[tuple[str, ...], float]:
+        def ask(query: NDArray[np.float32], values: Sequence[str] = ()) -> tuple[tuple[str, ...], float]:
             started = time.perf_counter()
-            rows = cursor.execute(statement, [Vector(query)], prepare=True).fetchall()
+            rows = cursor.execute(statement, target.parameters(query, values), prepare=True).fetchall()
             return tuple(row[0] for row in rows), (time.perf_counter() - started) * 1e3
 
         yield ask
 
 
-def search(connection: psycopg.Connection, target: Searchable, queries: Matrix, probes: int) -> SearchRun:
-    """Run every query once, in order, with the given probes, and time each at the client.
+def search(
+    connection: psycopg.Connection,
+    target: Searchable,
+    queries: Matrix,
+    effort: Effort,
+    values: Sequence[Sequence[str]] | None = None,
+) -> SearchRun:
+    """Run every query once, in order, with the given effort, and time each at the client.
 
-    The first pass of a session includes reading pages in; call it twice and keep the second for warm figures.
-    Raises DataError when the server does not have the probes that were set.
+    ``values`` holds, for each query, the values of the columns that are filtered by. The first pass of a session
+    includes reading pages in; call it twice and keep the second for warm figures. Raises DataError when the server
+    does not have the settings that were made.
     """
-    with _probes(connection, probes):
-        left_alone = planned_index(connection, target, queries[0])
-    with searching(connection, target, probes) as ask:
-        uses = planned_index(connection, target, queries[0])
-        answers = [ask(query) for query in queries]
+    given = values if values is not None else [()] * len(queries)
+    with _settings(connection, target.form, effort, left_alone=True):
+        left_alone = planned_index(connection, target, effort, queries[0], given[0])
+    with searching(connection, target, effort) as ask:
+        uses = planned_index(connection, target, effort, queries[0], given[0])
+        answers = [ask(query, of_query) for query, of_query in zip(queries, given, strict=True)]
     milliseconds = np.asarray([elapsed for _, elapsed in answers])
-    return SearchRun(probes, tuple(ids for ids, _ in answers), milliseconds, uses, left_alone)
+    return SearchRun(effort, tuple(ids for ids, _ in answers), milliseconds, uses, left_alone)
 
 
-def planned_index(connection: psycopg.Connection, target: Searchable, query: Matrix) -> str | None:
+def planned_index(
+    connection: psycopg.Connection,
+    target: Searchable,
+    effort: Effort,
+    query: NDArray[np.float32],
+    values: Sequence[str] = (),
+) -> str | None:
     """The index that the server's plan for a query scans; None when it does not use one."""
     row = connection.execute(
-        sql.SQL("EXPLAIN (FORMAT json) ") + target.statement(), [Vector(query)], prepare=False
+        sql.SQL("EXPLAIN (FORMAT json) ") + target.statement(effort), target.parameters(query, values), prepare=False
     ).fetchone()
     nodes = [row[0][0]["Plan"]] if row else []
     while nodes:
@@ -141,15 +177,19 @@ def reciprocal_ranks(run: SearchRun, answers: Sequence[str]) -> NDArray[np.float
 
 
 @contextmanager
-def _probes(connection: psycopg.Connection, probes: int) -> Iterator[None]:
+def _settings(
+    connection: psycopg.Connection, form: Form, effort: Effort, *, left_alone: bool = False
+) -> Iterator[None]:
     # The library must be loaded before its settings exist, or the server takes any text for them.
     connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
-    connection.execute("SELECT set_config('ivfflat.probes', %s, false)", [str(probes)])
-    row = connection.execute("SHOW ivfflat.probes").fetchone()
-    if row is None or row[0] != str(probes):
-        raise DataError(f"ivfflat.probes was set to {probes}, the server has {row[0] if row else 'nothing'}")
+    wanted = form.settings(effort) | ({} if left_alone else _PLANNER[form.method])
+    for name, value in wanted.items():
+        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+        if row is None or row[0] != value:
+            raise DataError(f"{name} was set to {value}, the server has {row[0] if row else 'nothing'}")
     try:
         yield
     finally:
-        connection.execute("RESET ivfflat.probes")
-        connection.execute("RESET enable_seqscan")
+        for name in wanted:
+            connection.execute(sql.SQL("RESET {}").format(sql.SQL(name)))

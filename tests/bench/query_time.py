@@ -10,11 +10,11 @@ import statistics
 
 import psycopg
 from common import hardware, servers, told
-from pgvector import Vector
 from psycopg import sql
 from stores import fill, unit_vectors
 
 from orchestra_lib.database import connect
+from orchestra_lib.vectors.forms import Effort, ivfflat
 from orchestra_lib.vectors.index import IndexSpec, build_index
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable, search
@@ -27,17 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000)
     rows = parser.parse_args().rows
-    target = Searchable(sql.Identifier("memories"), "vector_cosine_ops", 10)
+    target = Searchable(sql.Identifier("memories"), "vector_cosine_ops", 10, ivfflat(LISTS))
     queries = unit_vectors(QUERIES, seed=1)
     with servers() as (_, conninfo, _folder):
         fill(conninfo, rows)
-        build_index(conninfo, IndexSpec("memories", LISTS, "vector_cosine_ops", 1536), None, lambda words: None)
+        build_index(
+            conninfo, IndexSpec("memories", ivfflat(LISTS), "vector_cosine_ops", 1536), None, lambda words: None
+        )
         with connect(conninfo) as connection:
-            search(connection, target, queries, PROBES)
+            search(connection, target, queries, Effort(PROBES))
             client, server = [], []
             for start in range(0, QUERIES, 20):  # alternated
                 part = queries[start : start + 20]
-                client += search(connection, target, part, PROBES).milliseconds.tolist()
+                client += search(connection, target, part, Effort(PROBES)).milliseconds.tolist()
                 server += _explained(connection, target, part)
     print(hardware())
     print(told("client, prepared and binary", client, "ms"))
@@ -50,9 +52,9 @@ def _explained(connection: psycopg.Connection, target: Searchable, queries: Matr
     connection.execute("SET enable_seqscan = off")
     connection.execute(f"SET ivfflat.probes = {PROBES}")
     found = []
-    statement = sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT json) ") + target.statement()
+    statement = sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT json) ") + target.statement(Effort(PROBES))
     for query in queries:
-        row = connection.execute(statement, [Vector(query)], prepare=False).fetchone()
+        row = connection.execute(statement, target.parameters(query), prepare=False).fetchone()
         assert row is not None
         found.append(row[0][0]["Execution Time"])
     connection.execute("RESET enable_seqscan")

@@ -18,6 +18,7 @@ from orchestra_lib.local.databases import LocalState
 from orchestra_lib.memory.compare import Store
 from orchestra_lib.memory.shadow import ShadowSide, Why, index_opclass, shadow
 from orchestra_lib.memory.source import source_table
+from orchestra_lib.vectors.forms import Effort, ivfflat
 from orchestra_lib.vectors.search import Searchable
 
 ROWS, K = 300, 10
@@ -49,7 +50,7 @@ def same(pair):
 def side(role, conninfo, opclass=COSINE, probes=1, k=K):
     with connect(conninfo) as connection:
         store = Store(role, conninfo, source_table(connection, "memories", {}))
-    return ShadowSide(store, Searchable(sql.Identifier("memories"), opclass, k), probes)
+    return ShadowSide(store, Searchable(sql.Identifier("memories"), opclass, k, ivfflat()), Effort(probes))
 
 
 def asked(pair, queries, source_opclass=COSINE, target_opclass=COSINE, wait_for=lambda lsn, timeout_seconds: True):

@@ -14,7 +14,8 @@ from stores import Pair
 from orchestra_lib.errors import DataError
 from orchestra_lib.rehearsal import Corpus, Seeded, build, seed_store
 from orchestra_lib.rehearsal.docstrings import standard_library
-from orchestra_lib.vectors.index import IndexSpec, ivfflat_index
+from orchestra_lib.vectors.forms import ivfflat
+from orchestra_lib.vectors.index import IndexSpec, serving_index
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +75,9 @@ def test_every_item_is_a_row_with_its_content_and_embedding(pair: Pair, corpus: 
     assert [(row["signature"], row["line"], row["synthetic"]) for row in about] == [
         (item.signature, item.line, False) for item in corpus.items
     ]
-    spec = IndexSpec("memories", LISTS, "vector_cosine_ops", 64)
+    spec = IndexSpec("memories", ivfflat(LISTS), "vector_cosine_ops", 64)
     with psycopg.connect(pair.source) as connection:
-        assert ivfflat_index(connection, sql.Identifier("memories"))[:2] == (spec.name, LISTS)
+        assert serving_index(connection, sql.Identifier("memories")).name == spec.name
 
 
 def test_the_second_time_the_store_is_found_and_nothing_is_written(pair: Pair, corpus: Corpus) -> None:

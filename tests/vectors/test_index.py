@@ -8,13 +8,14 @@ from stores import fill
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed
-from orchestra_lib.vectors.index import IndexSpec, build_index, ivfflat_index, persist_probes
+from orchestra_lib.vectors.forms import ivfflat
+from orchestra_lib.vectors.index import IndexSpec, build_index, drop_others, persist_probes, serving_index
 
 TABLE = sql.Identifier("memories")
 
 
 def spec(lists, mib=None):
-    return IndexSpec("memories", lists, "vector_cosine_ops", 1536, mib)
+    return IndexSpec("memories", ivfflat(lists), "vector_cosine_ops", 1536, mib)
 
 
 def built(pair, wanted, available_mib=None):
@@ -24,11 +25,13 @@ def built(pair, wanted, available_mib=None):
 def test_the_index_is_built_and_read_back(pair):
     fill(pair.target, 500)
     index = built(pair, spec(10))
-    assert (index.name, index.lists) == ("memories_embedding_ivfflat_10", 10)
+    assert (index.name, index.form) == ("memories_embedding_ivfflat_10", ivfflat(10))
     assert index.build_seconds > 0
     assert index.size_bytes >= 500 * 8192, "a 1536-dimensional vector fills a page"
     with connect(pair.target) as connection:
-        assert ivfflat_index(connection, TABLE)[:2] == ("memories_embedding_ivfflat_10", 10)
+        live = serving_index(connection, TABLE)
+    assert (live.name, live.form, live.opclass) == (index.name, ivfflat(10), "vector_cosine_ops")
+    assert (live.valid, live.dimension, live.size_bytes) == (True, 1536, index.size_bytes)
 
 
 def test_an_index_that_is_there_is_kept(pair):
@@ -41,6 +44,7 @@ def test_other_lists_replace_the_index_so_that_two_never_share_a_column(pair):
     fill(pair.target, 300)
     built(pair, spec(10))
     built(pair, spec(20))
+    assert drop_others(pair.target, spec(20)) == ("memories_embedding_ivfflat_10",)
     with connect(pair.target) as connection:
         names = connection.execute("SELECT indexname FROM pg_indexes WHERE indexname LIKE '%ivfflat%'").fetchall()
     assert names == [("memories_embedding_ivfflat_20",)]
@@ -53,7 +57,7 @@ def test_too_little_memory_is_refused_before_the_build_with_the_number(pair):
     with pytest.raises(GateFailed, match="this machine has 2 MiB"):
         built(pair, spec(200), available_mib=2)
     with connect(pair.target) as connection:
-        assert ivfflat_index(connection, TABLE) is None
+        assert serving_index(connection, TABLE) is None
 
 
 def test_probes_reach_new_sessions(pair):

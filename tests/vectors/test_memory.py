@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stores import fill
 
 from orchestra_lib.database import connect
+from orchestra_lib.vectors.forms import ivfflat
 from orchestra_lib.vectors.index import IndexSpec, planned_memory
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 
@@ -28,7 +29,7 @@ def test_known_requirements_of_1536_dimensions(lists, rows, mib):
 def test_the_forecast_is_the_least_setting_with_which_the_server_builds(pair, lists):
     fill(pair.target, 600)
     with connect(pair.target) as connection:
-        forecast = planned_memory(connection, IndexSpec("memories", lists, "vector_cosine_ops", 1536))
+        forecast = planned_memory(connection, IndexSpec("memories", ivfflat(lists), "vector_cosine_ops", 1536))
         assert least_setting_that_builds(connection, lists) == forecast.required_mib
 
 

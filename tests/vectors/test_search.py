@@ -11,6 +11,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.alternative import measured_alternative
 from orchestra_lib.vectors.evaluate import QuerySet, choose_probes, evaluate, with_notch
+from orchestra_lib.vectors.forms import Effort, ivfflat
 from orchestra_lib.vectors.index import IndexSpec, build_index
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
 from orchestra_lib.vectors.truth import Truth, exact_neighbours
@@ -18,11 +19,11 @@ from orchestra_lib.vectors.truth import Truth, exact_neighbours
 pytestmark = pytest.mark.slow
 
 TABLE = sql.Identifier("memories")
-MEMORIES = Searchable(TABLE, "vector_cosine_ops", 10)
+MEMORIES = Searchable(TABLE, "vector_cosine_ops", 10, ivfflat(40))
 
 
 def run_of(*found):
-    return SearchRun(1, found, np.zeros(len(found)), None, None)
+    return SearchRun(Effort(1), found, np.zeros(len(found)), None, None)
 
 
 def test_recall_counts_ties_as_right_and_short_answers_as_misses():
@@ -43,7 +44,7 @@ def test_hits_and_reciprocal_ranks():
 @pytest.fixture
 def indexed(pair):
     fill(pair.target, 2_000, clusters=20_000)  # hardly two rows of one cluster: an index has to search for them
-    build_index(pair.target, IndexSpec("memories", 40, "vector_cosine_ops", 1536), None, lambda words: None)
+    build_index(pair.target, IndexSpec("memories", ivfflat(40), "vector_cosine_ops", 1536), None, lambda words: None)
     vectors = unit_vectors(2_060, clusters=20_000)[2_000:]
     with connect(pair.target) as connection:
         yield (
@@ -56,21 +57,22 @@ def indexed(pair):
 def test_more_probes_find_more_and_all_of_them_everything(indexed):
     _, connection, queries = indexed
     means = [
-        recalls(search(connection, MEMORIES, queries.vectors, probes), queries.truth).mean() for probes in (1, 2, 40)
+        recalls(search(connection, MEMORIES, queries.vectors, Effort(probes)), queries.truth).mean()
+        for probes in (1, 2, 40)
     ]
     assert means[0] < means[1] <= means[2] == 1.0
 
 
 def test_the_plan_names_the_index_that_is_used(indexed):
     _, connection, queries = indexed
-    assert search(connection, MEMORIES, queries.vectors[:1], 2).plan_uses == "memories_embedding_ivfflat_40"
-    wrong_class = Searchable(TABLE, "vector_l2_ops", 10)
-    assert search(connection, wrong_class, queries.vectors[:1], 2).plan_uses is None
+    assert search(connection, MEMORIES, queries.vectors[:1], Effort(2)).plan_uses == "memories_embedding_ivfflat_40"
+    wrong_class = Searchable(TABLE, "vector_l2_ops", 10, ivfflat(40))
+    assert search(connection, wrong_class, queries.vectors[:1], Effort(2)).plan_uses is None
 
 
 def test_probes_do_not_leak_into_the_session(indexed):
     _, connection, queries = indexed
-    search(connection, MEMORIES, queries.vectors[:1], 17)
+    search(connection, MEMORIES, queries.vectors[:1], Effort(17))
     assert connection.execute("SHOW ivfflat.probes").fetchone() == ("1",)
 
 
@@ -98,7 +100,7 @@ def test_too_few_queries_are_refused(indexed):
 
 def test_the_alternative_is_measured_and_leaves_nothing_behind(indexed):
     pair, connection, queries = indexed
-    spec = IndexSpec("memories", 20, "vector_cosine_ops", 1536)
+    spec = IndexSpec("memories", ivfflat(20), "vector_cosine_ops", 1536)
     found = measured_alternative(pair.target, spec, queries, 0.9, None)
     assert (found.lists, found.rows) == (20, 2_000)
     assert found.plan_uses == "memories_alternative_embedding_ivfflat_20"
@@ -124,7 +126,7 @@ def test_the_plan_that_is_timed_is_told_and_so_is_what_the_planner_would_do_alon
     connection.execute("SELECT pg_stat_force_next_flush()")
     before = connection.execute(scans).fetchone()[0]
     for probes in (1, 39):
-        run = search(connection, MEMORIES, queries.vectors, probes)
+        run = search(connection, MEMORIES, queries.vectors, Effort(probes))
         assert run.plan_uses == "memories_embedding_ivfflat_40"
         assert run.plan_left_alone is None, "so small a table is read, whatever its TOAST holds"
     connection.execute("SELECT pg_stat_force_next_flush()")
