@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -62,11 +60,6 @@ class Environment:
     table: TableFingerprint | None
     indexes: Mapping[str, str]
 
-    def as_document(self) -> dict[str, Any]:
-        """The environment as a JSON object."""
-        parts = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
-        return {**parts, "load_average": [*self.load_average], "table": asdict(self.table) if self.table else None}
-
 
 def environment(connection: psycopg.Connection | None = None, table: sql.Composable | None = None) -> Environment:
     """Read the environment; without a connection only this machine's. The table is scanned once for its fingerprint.
@@ -76,16 +69,16 @@ def environment(connection: psycopg.Connection | None = None, table: sql.Composa
     here = open_record("bench", None, None)
     return Environment(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        host=MappingProxyType(here.host),
+        host=here.host,
         load_average=os.getloadavg(),
         commit=here.git.commit,
         dirty=here.git.dirty,
-        versions=MappingProxyType(here.versions),
-        settings=MappingProxyType(_settings(connection) if connection else {}),
-        extensions=MappingProxyType(_extensions(connection) if connection else {}),
+        versions=here.versions,
+        settings=_settings(connection) if connection else {},
+        extensions=_extensions(connection) if connection else {},
         same_machine=_same_machine(connection) if connection else None,
         table=table_fingerprint(connection, table) if connection and table else None,
-        indexes=MappingProxyType(_indexes(connection, table) if connection and table else {}),
+        indexes=_indexes(connection, table) if connection and table else {},
     )
 
 
