@@ -33,7 +33,7 @@ pio.renderers["self_contained"] = _SelfContained()
 pio.renderers.default = "plotly_mimetype+self_contained"
 
 # Okabe and Ito's palette: told apart by people who do not see all colours.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def recall_latency_figure(
@@ -44,7 +44,7 @@ def recall_latency_figure(
     Whiskers are the intervals of the measured point. ``subject`` says which rows, model and machine these are.
     """
     figure = go.Figure()
-    for evaluation, colour in zip(evaluations, _COLOURS, strict=False):
+    for evaluation, colour in zip(evaluations, COLOURS, strict=False):
         if evaluation.curve:
             figure.add_trace(_curve(evaluation, colour))
         figure.add_trace(_operating_point(evaluation, colour))
