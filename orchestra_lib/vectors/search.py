@@ -128,6 +128,11 @@ def search(
     return SearchRun(effort, tuple(ids for ids, _ in answers), milliseconds, uses, left_alone)
 
 
+def session_settings(form: Form, effort: Effort) -> dict[str, str]:
+    """What a session sets before it searches, by name; the extension has to be loaded before."""
+    return form.settings(effort) | _PLANNER[form.method]
+
+
 def planned_index(
     connection: psycopg.Connection,
     target: Searchable,
@@ -182,7 +187,7 @@ def _settings(
 ) -> Iterator[None]:
     # The library must be loaded before its settings exist, or the server takes any text for them.
     connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
-    wanted = form.settings(effort) | ({} if left_alone else _PLANNER[form.method])
+    wanted = form.settings(effort) if left_alone else session_settings(form, effort)
     for name, value in wanted.items():
         connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
