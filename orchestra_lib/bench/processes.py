@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import time
 from collections.abc import Sequence
@@ -25,26 +26,25 @@ from orchestra_lib.errors import DataError, ParameterError
 HEAD_START_SECONDS = 0.05
 """Between the last worker's being ready and the run's start: each has been told by then."""
 _LONGEST_SLEEP_SECONDS = 0.1
-"""A worker that waits for a request looks up this often whether it is to stop."""
-_GRACE_SECONDS = 2.0
+"""A worker looks up this often, while it waits for a request, whether the run is over."""
+_GRACE_SECONDS = 1.0
 _PRELOADED = ("orchestra_lib.bench.sql_load",)
 
 
 @dataclass(frozen=True)
 class _Schedule:
-    """What the workers share: when each request is due, when it is given up, the next number, and whether to stop."""
+    """What the workers share: when each request is due, when it is given up, and the next number."""
 
     due: Sequence[float]
     given_up_at: Sequence[float]
     next_number: Any  # multiprocessing's synchronised wrapper of an integer
-    stop: Any
 
     def take(self) -> int | None:
-        """The number of the request that is due next, None when there is none or the run is to stop."""
+        """The number of the request that is due next, None when there is none."""
         with self.next_number.get_lock():
             number: int = self.next_number.value
             self.next_number.value = number + 1
-        return number if number < len(self.due) and not self.stop.value else None
+        return number if number < len(self.due) else None
 
 
 def run(make_worker: MakeWorker, workers: int, due: Sequence[float], given_up_at: Sequence[float]) -> list[Sample]:
@@ -54,7 +54,7 @@ def run(make_worker: MakeWorker, workers: int, due: Sequence[float], given_up_at
     DataError when one dies.
     """
     context = _context()
-    schedule = _Schedule(due, given_up_at, context.Value("q", 0), context.RawValue("b", 0))
+    schedule = _Schedule(due, given_up_at, context.Value("q", 0))
     started: list[tuple[ForkServerProcess, Connection]] = []
     try:
         for _ in range(workers):
@@ -66,7 +66,6 @@ def run(make_worker: MakeWorker, workers: int, due: Sequence[float], given_up_at
             connection.send(start)
         return _collect(started)
     finally:
-        schedule.stop.value = 1
         _end(started)
 
 
@@ -122,7 +121,7 @@ def _received(process: ForkServerProcess, connection: Connection) -> list[Sample
 
 
 def _end(started: list[tuple[ForkServerProcess, Connection]]) -> None:
-    """Wait for the processes, which have been told to stop; end those whose request does not."""
+    """Let the workers know that the run is over, wait for them, and end those whose request does not."""
     deadline = time.monotonic() + _GRACE_SECONDS
     for _, connection in started:
         connection.close()
@@ -147,7 +146,7 @@ def _work(make_worker: MakeWorker, schedule: _Schedule, connection: Connection, 
             with make_worker() as ask:
                 connection.send([])
                 start: float = connection.recv()
-                samples = _serve(ask, schedule, start)
+                samples = _serve(ask, schedule, start, connection)
             connection.send(samples)
         except (BrokenPipeError, EOFError):
             raise
@@ -155,12 +154,14 @@ def _work(make_worker: MakeWorker, schedule: _Schedule, connection: Connection, 
             connection.send(_portable(error))
 
 
-def _serve(ask: Worker, schedule: _Schedule, start: float) -> list[Sample]:
+def _serve(ask: Worker, schedule: _Schedule, start: float, connection: Connection) -> list[Sample]:
     samples = []
-    parent = os.getppid()
+    # Nothing more is to be heard from the run but its end, by whatever it ended.
+    over = select.poll()
+    over.register(connection, select.POLLIN)
     free = time.monotonic()
     while (number := schedule.take()) is not None:
-        if not _slept_until(start + schedule.due[number], schedule, parent):
+        if not _slept_until(start + schedule.due[number], over):
             break
         sent = time.monotonic()
         if sent > start + schedule.given_up_at[number]:
@@ -173,13 +174,13 @@ def _serve(ask: Worker, schedule: _Schedule, start: float) -> list[Sample]:
     return samples
 
 
-def _slept_until(moment: float, schedule: _Schedule, parent: int) -> bool:
-    """Sleep until then; False when the run is to stop, or the process that started it is gone."""
-    while (left := moment - time.monotonic()) > 0:
-        time.sleep(min(left, _LONGEST_SLEEP_SECONDS))
-        if schedule.stop.value:
+def _slept_until(moment: float, over: select.poll) -> bool:
+    """Sleep until then; False as soon as the run is over."""
+    while (left := moment - time.monotonic()) > _LONGEST_SLEEP_SECONDS:
+        if over.poll(_LONGEST_SLEEP_SECONDS * 1e3):
             return False
-    return os.getppid() == parent
+    time.sleep(max(0.0, left))  # more exact than poll
+    return not over.poll(0)
 
 
 def _portable(error: Exception) -> Exception:
