@@ -2,22 +2,32 @@
 
     milliseconds = a + b · centroid pages + c · rows
 
-Fitted on one real index, it holds for indexes with other lists on the same server and table, since a centroid and a
-row cost the same wherever they lie. How well it holds is told by observations that had no part in the fit.
+Fitted on one real index it holds for indexes with other lists on the same server and rows of the same size, since a
+centroid and a row cost the same wherever they lie. How well is told by observations that had no part in the fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from pgvector import Vector
 from psycopg import sql
+from scipy import optimize
 
+from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.nearest import Matrix
+
+_FEWEST_OBSERVATIONS = 20
+_FOLDS = 5
+_REWEIGHTED = 10  # times; the weights settle in fewer
+_OUTLIER = 0.1  # relative deviation from which on an observation counts less the further it is off
+_MEASURED_TIMES = 2  # the quicker one counts: the other one met something else on the machine
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class CostModel:
     error_relative: float
     ratios: tuple[float, ...]
 
-    def milliseconds(self, centroid_pages: float, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    def milliseconds(self, centroid_pages: int, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """What queries that visit so many rows would take on the server, in the shape of ``rows``."""
         return self.a_ms + self.b_ms_per_centroid_page * centroid_pages + self.c_ms_per_row * rows
 
@@ -57,26 +67,100 @@ class CostModel:
 
 
 def fit(observations: Sequence[Observation], centroids_per_page: int) -> CostModel:
-    """Coefficients by non-negative least squares of the relative deviations, outliers weighed down.
+    """Coefficients by non-negative least squares of the relative deviations, outliers weighed down (Huber).
 
-    With one number of centroid pages a cannot be told from b; a centroid is then taken to cost what a row costs: both
-    are one distance. Raises DataError for fewer than 20 observations or fewer than two different numbers of rows.
+    With one number of centroid pages a cannot be told from b. A centroid then costs what a row costs: both are one
+    distance to the query. Raises DataError for fewer than 20 observations, or if all visited the same rows.
     """
-    raise NotImplementedError
+    if len(observations) < _FEWEST_OBSERVATIONS:
+        raise DataError(
+            f"a cost model from {len(observations)} observations would be chance; give {_FEWEST_OBSERVATIONS} or more"
+        )
+    if len({seen.rows for seen in observations}) < 2:
+        raise DataError("all observations visited the same number of rows; observe at several probes")
+    pages = np.array([seen.centroid_pages for seen in observations], dtype=np.float64)
+    rows = np.array([seen.rows for seen in observations], dtype=np.float64)
+    measured = np.array([seen.server_ms for seen in observations], dtype=np.float64)
+    tied = len(set(pages.tolist())) < 2
+    ones = np.ones(len(rows))
+    terms = np.column_stack([ones, rows + centroids_per_page * pages] if tied else [ones, rows, pages])
+    ratios = np.sort(np.concatenate([_held_out(terms, measured, fold) for fold in range(_FOLDS)]))
+    a, c, *b = _coefficients(terms, measured).tolist()
+    return CostModel(
+        a,
+        c * centroids_per_page if tied else b[0],
+        c,
+        float(np.median(np.abs(ratios - 1))),
+        tuple(ratios.tolist()),
+    )
 
 
 def observe(
     connection: psycopg.Connection,
-    statement: sql.Composable,
+    statement: sql.Composed,
     queries: Matrix,
-    probes_options: Sequence[int],
+    settings: Sequence[Mapping[str, str]],
     *,
     centroid_pages: int,
     rows_per_page: int,
 ) -> tuple[Observation, ...]:
-    """Run every query at each of these probes on the index that ``statement`` (one parameter, the vector) reads.
+    """Run every query under each of these session settings on the IVFFlat index that ``statement`` reads.
 
-    Rows come from the buffers that EXPLAIN counts. Each query runs once unmeasured before: what is observed is warm.
-    Raises DataError when the plan reads no index.
+    ``statement`` has one parameter, ``query``; each of ``settings`` names "ivfflat.probes" and whatever else a search
+    sets. Rows come from the buffers that EXPLAIN counts, the milliseconds are its execution time. Each query runs once
+    before: what is observed is warm. Raises DataError when the plan reads no index.
     """
-    raise NotImplementedError
+    observations = []
+    # The library must be loaded before its settings exist, or the server takes any text for them.
+    connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
+    explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) ") + statement
+    for given in settings:
+        probes = int(given["ivfflat.probes"])
+        with connection.transaction():
+            for name, value in given.items():
+                connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+            for query in queries:
+                plans = [_plan(connection, explain, query) for _ in range(1 + _MEASURED_TIMES)][1:]
+                node = _index_scan(plans[0]["Plan"])
+                pages = node["Shared Hit Blocks"] + node["Shared Read Blocks"] - node["Actual Rows"] - centroid_pages
+                # The last page of a list is half full on average.
+                rows = max(0.0, (pages - probes * (rows_per_page - 1) / (2 * rows_per_page)) * rows_per_page)
+                milliseconds = min(float(plan["Execution Time"]) for plan in plans)
+                observations.append(Observation(centroid_pages, rows, milliseconds))
+    return tuple(observations)
+
+
+def _coefficients(terms: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    relative = terms / measured[:, None]
+    weights = np.ones(len(measured))
+    found = np.zeros(terms.shape[1])
+    for _ in range(_REWEIGHTED):
+        root = np.sqrt(weights)
+        found, _ = optimize.nnls(relative * root[:, None], root)
+        deviation = np.abs(relative @ found - 1)
+        weights = np.minimum(1, _OUTLIER / np.maximum(deviation, 1e-9))
+    return np.asarray(found)
+
+
+def _held_out(terms: NDArray[np.float64], measured: NDArray[np.float64], fold: int) -> NDArray[np.float64]:
+    """Measured / predicted of every fifth observation, from a fit of the others."""
+    held = np.arange(len(measured)) % _FOLDS == fold
+    predicted = terms[held] @ _coefficients(terms[~held], measured[~held])
+    return np.asarray(measured[held] / predicted)
+
+
+def _plan(connection: psycopg.Connection, explain: sql.Composed, query: NDArray[np.float32]) -> dict[str, Any]:
+    row = connection.execute(explain, {"query": Vector(query)}).fetchone()
+    if row is None:
+        raise DataError("EXPLAIN gave no plan")
+    return dict(row[0][0])
+
+
+def _index_scan(plan: dict[str, Any]) -> dict[str, Any]:
+    nodes = [plan]
+    while nodes:
+        node = nodes.pop()
+        if node["Node Type"] == "Index Scan":
+            return node
+        nodes.extend(node.get("Plans", ()))
+    raise DataError(f"the server's plan is a {plan['Node Type']} without an index: set enable_seqscan = off to observe")

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from orchestra_lib.bench.statistics import mean
 from orchestra_lib.errors import ParameterError
+from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.geometry import Geometry
-from orchestra_lib.vectors.kmeans import Labels, assign, train, training_rows, unit
+from orchestra_lib.vectors.kmeans import Labels, Trained, assign, train, training_rows
 from orchestra_lib.vectors.nearest import Matrix
-from orchestra_lib.vectors.pages import Storage, centroid_pages, list_pages
+from orchestra_lib.vectors.pages import centroid_pages, list_pages
 
 _ROWS_FOR_SIZES = 50_000  # beside those that were trained on, which are nearer to their centroids than others
 _MOST_PROBES = 8_192  # further lists of a query are not kept: 4 bytes each
@@ -45,7 +46,7 @@ class VirtualIndex:
     @property
     def most_probes(self) -> int:
         """The most probes that this index can be asked about."""
-        return self.order.shape[1]
+        return int(self.order.shape[1])
 
     @property
     def rows(self) -> float:
@@ -67,7 +68,7 @@ class VirtualIndex:
 
     def recall(self, probes: int) -> NDArray[np.float64]:
         """Recall@k of each query, float64 (q,)."""
-        return (self.ranks < self._checked(probes)).mean(axis=1)
+        return np.asarray((self.ranks < self._checked(probes)).mean(axis=1))
 
     def recall_curve(self) -> NDArray[np.float64]:
         """Mean recall over the queries for 1, 2 … ``most_probes`` probes, float64."""
@@ -76,12 +77,12 @@ class VirtualIndex:
 
     def rows_visited(self, probes: int) -> NDArray[np.float64]:
         """Rows that each query reads and sorts, float64 (q,). Larger lists lie near more queries."""
-        return self.list_rows[self.order[:, : self._checked(probes)]].sum(axis=1)
+        return np.asarray(self.list_rows[self.order[:, : self._checked(probes)]].sum(axis=1))
 
     def pages(self, probes: int) -> NDArray[np.float64]:
         """Pages that each query reads, centroids included, float64 (q,)."""
         pages = list_pages(self.list_rows, self.dimension, self.storage)
-        return self.centroid_pages + pages[self.order[:, : self._checked(probes)]].sum(axis=1)
+        return np.asarray(self.centroid_pages + pages[self.order[:, : self._checked(probes)]].sum(axis=1))
 
     def smallest_probes(self, recall_target: float) -> int | None:
         """The fewest probes whose mean recall clears the target with its lower bound; None when none does.
@@ -120,18 +121,28 @@ def virtual_index(geometry: Geometry, lists: int, seed: int) -> VirtualIndex:
 
     ``lists`` may exceed the rows, as with pgvector. Raises ParameterError for storage "bit", whose centroids are bits.
     """
-    if geometry.storage == "bit":
+    if geometry.storage is Storage.BIT:
         raise ParameterError("bit indexes are not computed beforehand; judge them by the loss of their distances")
-    order_of_sample = np.random.default_rng(seed).permutation(len(geometry.sample))
-    trained_on = order_of_sample[: training_rows(lists)]
-    centroids = train(geometry.sample[trained_on], lists, spherical=geometry.spherical, seed=seed)
-    near = assign(geometry.neighbours, centroids, spherical=geometry.spherical)
-    order = _order(geometry, centroids)
+    mixed = np.random.default_rng(seed).permutation(len(geometry.sample))
+    count = training_rows(lists)
+    trained_on = mixed[:count] if count < len(mixed) else slice(None)  # all of them without a copy
+    others = mixed[count:][:_ROWS_FOR_SIZES]
+    projected = None if geometry.projected is None else geometry.projected[trained_on]
+    trained = train(
+        geometry.sample[trained_on],
+        lists,
+        spherical=geometry.spherical,
+        seed=seed,
+        axes=geometry.axes,
+        projected=projected,
+    )
+    near = assign(geometry.neighbours, trained.centroids, spherical=geometry.spherical)
+    order = _order(geometry, trained.centroids)
     return VirtualIndex(
         lists,
         seed,
         _ranks(geometry, near, order),
-        _list_rows(geometry, centroids, trained_on, order_of_sample[len(trained_on) :]),
+        _list_rows(geometry, trained, others),
         order,
         geometry.dimension,
         geometry.storage,
@@ -175,17 +186,15 @@ def _ranks(geometry: Geometry, near: Labels, order: NDArray[np.int32]) -> NDArra
     return ranks
 
 
-def _list_rows(geometry: Geometry, centroids: Matrix, trained_on: Labels, others: Labels) -> NDArray[np.float64]:
-    """Rows of each list: those trained on as they are, all others in the proportions of some of them."""
-    lists = len(centroids)
-
-    def counts(numbers: Labels) -> NDArray[np.int64]:
-        labels = assign(geometry.sample[numbers], centroids, spherical=geometry.spherical)
-        return np.bincount(labels, minlength=lists)
-
-    own = counts(trained_on).astype(np.float64)
-    rest = geometry.rows - len(trained_on)
-    if rest <= 0:
+def _list_rows(geometry: Geometry, trained: Trained, others: Labels) -> NDArray[np.float64]:
+    """Rows of each list: those trained on as they are, all further ones in the proportions of some others."""
+    lists = len(trained.centroids)
+    own = np.bincount(trained.labels, minlength=lists).astype(np.float64)
+    further = geometry.rows - len(trained.labels)
+    if further <= 0:
         return own
-    some = others[:_ROWS_FOR_SIZES]
-    return own + rest * counts(some) / len(some) if len(some) else own * (geometry.rows / len(trained_on))
+    if not len(others):
+        return own * (geometry.rows / len(trained.labels))
+    space = geometry.sample if geometry.projected is None else geometry.projected
+    labels = assign(space[others], trained.projected, spherical=geometry.spherical)
+    return own + further * np.bincount(labels, minlength=lists) / len(others)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from orchestra_lib.errors import DataError, ParameterError
@@ -22,16 +23,24 @@ from orchestra_lib.vectors.nearest import Matrix
 
 Labels = NDArray[np.int64]
 
-ITERATIONS = 500
-"""The most that pgvector gives itself; it rarely needs a tenth of them."""
+ITERATIONS = 20
+"""pgvector gives itself 500; from about ten on recall curves differ less than those of two seeds do."""
 _SAMPLES_PER_LIST = 50
 _FEWEST_SAMPLES = 10_000
-_PROJECT_TO = 256  # components that a large training is done in
-_PROJECT_FROM = 2 * 10**8  # rows times lists: below it all dimensions cost little
-_ROWS_FOR_AXES = 5_000
-_POLISHES = 1  # iterations in all dimensions after a projected training
 _SCORES_AT_ONCE = 1 << 20  # 4 MiB: what a core's own caches hold
 _CANDIDATES_AT_ONCE = 256  # of k-means++
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``centroids``: float32 (lists, d); ``labels``: int64 (n,), the list of each row that was trained on.
+
+    ``projected``: the same centroids in the space that the training took place in.
+    """
+
+    centroids: Matrix
+    labels: Labels
+    projected: Matrix
 
 
 def training_rows(lists: int) -> int:
@@ -39,34 +48,44 @@ def training_rows(lists: int) -> int:
     return max(_SAMPLES_PER_LIST * lists, _FEWEST_SAMPLES)
 
 
-def train(sample: Matrix, lists: int, *, spherical: bool, seed: int, iterations: int = ITERATIONS) -> Matrix:
-    """Centroids, float32 (lists, d), of a sample of rows, float32 (n, d).
+def train(
+    rows: Matrix,
+    lists: int,
+    *,
+    spherical: bool,
+    seed: int,
+    iterations: int = ITERATIONS,
+    axes: Matrix | None = None,
+    projected: Matrix | None = None,
+) -> Trained:
+    """Train centroids on rows, float32 (n, d).
 
-    ``spherical`` is what pgvector does for cosine and inner product: rows and centroids of unit length. Zero vectors
-    have no direction, they are left out then. Raises DataError when no row is left, ParameterError without lists.
+    ``spherical`` is what pgvector does for cosine and inner product: the rows have to be of unit length then, as
+    ``directions`` makes them, and the centroids are. With ``axes`` (d, a) and ``projected`` (n, a), the rows along
+    these, groups are found there and their means taken in all dimensions.
+    Raises DataError without rows, ParameterError without lists.
     """
     if lists < 1:
         raise ParameterError(f"{lists} lists cannot be trained; give at least 1")
-    rows = unit(sample[np.any(sample, axis=1)]) if spherical else np.ascontiguousarray(sample, dtype=np.float32)
     if not len(rows):
         raise DataError("there is no row that centroids could be trained on")
     rng = np.random.default_rng(seed)
 
     def draw(count: int) -> Matrix:
         drawn = rng.random((count, rows.shape[1]), dtype=np.float32)
-        return unit(drawn) if spherical else drawn
+        return _unit(drawn) if spherical else drawn
 
     with threadpool_limits(1, user_api="blas"):  # the blocks are shared out by ourselves
-        fine = _Training(rows, lists, spherical, draw)
-        if len(rows) * lists < _PROJECT_FROM or rows.shape[1] <= _PROJECT_TO:
-            fine.choose(rng)
-            return fine.run(iterations)
-        axes = _principal_axes(rows, rng)
-        coarse = _Training(rows @ axes, lists, spherical, lambda count: draw(count) @ axes)
-        coarse.choose(rng)
-        coarse.run(iterations)
-        fine.labels = coarse.labels
-        return fine.run(_POLISHES)
+        if axes is None or projected is None:
+            training = _Training(rows, lists, spherical, draw)
+            training.run(iterations, rng)
+            return Trained(training.centres, training.labels, training.centres)
+        training = _Training(projected, lists, spherical, lambda count: draw(count) @ axes)
+        training.run(iterations, rng)
+        centroids = _means(rows, training.labels, np.arange(lists), lists)
+        empty = np.bincount(training.labels, minlength=lists) == 0
+        centroids[empty] = draw(int(empty.sum()))
+        return Trained(_unit(centroids) if spherical else centroids, training.labels, training.centres)
 
 
 def assign(vectors: Matrix, centroids: Matrix, *, spherical: bool) -> Labels:
@@ -76,8 +95,12 @@ def assign(vectors: Matrix, centroids: Matrix, *, spherical: bool) -> Labels:
     return labels
 
 
-def unit(vectors: Matrix) -> Matrix:
-    """The vectors at unit length, float32; a zero vector stays one."""
+def directions(vectors: Matrix) -> Matrix:
+    """The vectors at unit length, float32. Zero vectors have no direction and are left out."""
+    return _unit(vectors[np.any(vectors, axis=1)])
+
+
+def _unit(vectors: Matrix) -> Matrix:
     lengths = np.sqrt(np.vecdot(vectors, vectors))[:, None]
     return np.asarray(vectors / np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
@@ -88,11 +111,24 @@ class _Training:
     def __init__(self, rows: Matrix, lists: int, spherical: bool, draw: Callable[[int], Matrix]) -> None:
         self._rows, self._lists, self._spherical, self._draw = rows, lists, spherical, draw
         self._squares = np.vecdot(rows, rows)
-        self._centres: Matrix = np.zeros((lists, rows.shape[1]), dtype=np.float32)
+        self.centres: Matrix = np.zeros((lists, rows.shape[1]), dtype=np.float32)
         self._scores: Matrix = np.full(len(rows), -np.inf, dtype=np.float32)
         self.labels: Labels = np.zeros(len(rows), dtype=np.int64)
 
-    def choose(self, rng: np.random.Generator) -> None:
+    def run(self, iterations: int, rng: np.random.Generator) -> None:
+        """Choose the first centres and improve them so often, or until no row changes its centre."""
+        self._choose(rng)
+        changed = np.arange(self._lists)
+        for iteration in range(iterations):
+            before = self.labels
+            self._assign(self._move(changed))
+            differing = before != self.labels
+            if iteration and not differing.any():
+                return
+            empty = np.bincount(self.labels, minlength=self._lists) == 0
+            changed = np.unique(np.concatenate([before[differing], self.labels[differing], np.flatnonzero(empty)]))
+
+    def _choose(self, rng: np.random.Generator) -> None:
         """The first centres, by k-means++: each a row drawn by the square of its distance to those before it.
 
         Many are drawn at once, by distances that are then a little old, and a row is kept with the probability by
@@ -104,26 +140,13 @@ class _Training:
             weights = self._weights(self._scores, self._squares)
             total = np.cumsum(weights)
             if total[-1] == 0:  # nothing but repetitions is left: pgvector takes the first row again and again
-                self._centres[count:] = self._rows[0]
+                self.centres[count:] = self._rows[0]
                 return
             drawn = rng.random(min(count, self._lists - count, _CANDIDATES_AT_ONCE)) * total[-1]
             candidates = np.minimum(np.searchsorted(total, drawn, side="right"), len(self._rows) - 1)
             kept = self._accepted(candidates, weights[candidates], rng)
             self._take(count, kept)
             count += len(kept)
-
-    def run(self, iterations: int) -> Matrix:
-        """The centres after so many iterations, or as soon as no row changes its centre."""
-        changed = np.arange(self._lists)
-        for iteration in range(iterations):
-            before = self.labels
-            self._assign(self._move(changed))
-            differing = before != self.labels
-            if iteration and not differing.any():
-                break
-            empty = np.bincount(self.labels, minlength=self._lists) == 0
-            changed = np.unique(np.concatenate([before[differing], self.labels[differing], np.flatnonzero(empty)]))
-        return self._centres
 
     def _accepted(self, candidates: Labels, weights: NDArray[np.float64], rng: np.random.Generator) -> Labels:
         rows = self._rows[candidates]
@@ -134,17 +157,17 @@ class _Training:
             now = min(weights[number], among[number, kept].min(initial=np.inf))
             if chance * weights[number] < now:
                 kept.append(number)
-        return candidates[kept]
+        return np.asarray(candidates[kept])
 
     def _weights(self, scores: Matrix, squares: Matrix) -> NDArray[np.float64]:
         """Squared distances in the unit of pgvector's k-means: angles, or lengths for L2."""
         if self._spherical:
-            return np.arccos(np.clip(scores, -1, 1, dtype=np.float64)) ** 2
-        return np.maximum(squares - 2 * scores, 0, dtype=np.float64)
+            return np.asarray(np.arccos(np.clip(scores, -1, 1, dtype=np.float64)) ** 2)
+        return np.asarray(np.maximum(squares - 2 * scores, 0, dtype=np.float64))
 
     def _take(self, first: int, rows: Labels) -> None:
         centres = self._rows[rows]
-        self._centres[first : first + len(rows)] = centres
+        self.centres[first : first + len(rows)] = centres
         labels, scores = self._best(self._rows, centres)
         nearer = scores > self._scores
         self.labels[nearer] = first + labels[nearer]
@@ -154,21 +177,21 @@ class _Training:
         """Put the centres whose rows changed to the means of these; those that really moved."""
         moved = _means(self._rows, self.labels, changed, self._lists)
         if self._spherical:
-            moved = unit(moved)
+            moved = _unit(moved)
         empty = ~np.isin(changed, self.labels)
         moved[empty] = self._draw(int(empty.sum()))
-        differing = (moved != self._centres[changed]).any(axis=1)
-        self._centres[changed] = moved
+        differing = (moved != self.centres[changed]).any(axis=1)
+        self.centres[changed] = moved
         return changed[differing]
 
     def _assign(self, moved: Labels) -> None:
         """The nearest centre of every row, given that only these have moved."""
         if 2 * len(moved) > self._lists:
-            self.labels, self._scores = self._best(self._rows, self._centres)
+            self.labels, self._scores = self._best(self._rows, self.centres)
             return
         if not len(moved):
             return
-        found, scores = self._best(self._rows, self._centres[moved])
+        found, scores = self._best(self._rows, self.centres[moved])
         has_moved = np.zeros(self._lists, dtype=bool)
         has_moved[moved] = True
         own_moved = has_moved[self.labels]
@@ -177,7 +200,7 @@ class _Training:
         taken = own_moved | (scores > self._scores)
         self.labels = np.where(taken, moved[found], self.labels)
         self._scores = np.where(taken, scores, self._scores)
-        self.labels[lost], self._scores[lost] = self._best(self._rows[lost], self._centres)
+        self.labels[lost], self._scores[lost] = self._best(self._rows[lost], self.centres)
 
     def _best(self, rows: Matrix, centres: Matrix) -> tuple[Labels, Matrix]:
         return _best(rows, centres, _offsets(centres, self._spherical))
@@ -223,12 +246,3 @@ def _means(rows: Matrix, labels: Labels, groups: Labels, lists: int) -> Matrix:
 
 def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(counts) - counts
-
-
-def _principal_axes(rows: Matrix, rng: np.random.Generator) -> Matrix:
-    """The directions, float32 (d, 256), that keep most of the products between rows."""
-    some = rows[rng.choice(len(rows), size=min(len(rows), _ROWS_FOR_AXES), replace=False)]
-    dimension = rows.shape[1]
-    products = (some.T @ some).astype(np.float64)
-    _, vectors = linalg.eigh(products, subset_by_index=(dimension - _PROJECT_TO, dimension - 1))
-    return np.ascontiguousarray(vectors, dtype=np.float32)

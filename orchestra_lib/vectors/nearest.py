@@ -42,7 +42,10 @@ class Neighbours:
 
 
 def nearest(queries: Matrix, blocks: Iterable[tuple[list[str], Matrix]], k: int, opclass: str) -> Neighbours:
-    """The k nearest rows of every query among blocks of ids and float32 vectors, by pgvector's operator class."""
+    """The k nearest rows of every query among blocks of ids and float32 vectors, by pgvector's operator class.
+
+    Where the angle counts, zero vectors have none and are left out, as pgvector's indexes leave them out.
+    """
     cores = len(os.sched_getaffinity(0))
     shares = [_Share(part, k, opclass) for part in np.array_split(queries, min(cores, len(queries)))]
     rows = 0
@@ -50,8 +53,9 @@ def nearest(queries: Matrix, blocks: Iterable[tuple[list[str], Matrix]], k: int,
         for ids, vectors in blocks:
             for start in range(0, len(ids), _TILE_ROWS):
                 tile = _tile(ids[start : start + _TILE_ROWS], vectors[start : start + _TILE_ROWS], rows, opclass)
-                list(pool.map(lambda share, tile=tile: share.add(tile), shares))
-                rows += len(tile.ids)
+                if len(tile.ids):
+                    list(pool.map(lambda share, tile=tile: share.add(tile), shares))
+                    rows += len(tile.ids)
     return Neighbours(
         tuple(ids for share in shares for ids in share.ids()),
         tuple(distances for share in shares for distances in share.distances()),
@@ -75,9 +79,11 @@ def _tile(ids: list[str], vectors: Matrix, first: int, opclass: str) -> _Tile:
     squares = np.vecdot(vectors, vectors)
     names = np.asarray(ids, dtype=object)
     if opclass == "vector_cosine_ops":
-        lengths = np.sqrt(squares)[:, None]
+        if not squares.all():
+            directed = squares > 0
+            names, vectors, squares = names[directed], vectors[directed], squares[directed]
         unit = bool(np.all(np.abs(squares - 1) < _UNIT))
-        scored = vectors if unit else (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+        scored = vectors if unit else (vectors / np.sqrt(squares)[:, None]).astype(np.float32)
         return _Tile(names, vectors, scored, None, 1, first)
     offset = squares / 2 if opclass == "vector_l2_ops" else None
     return _Tile(names, vectors, vectors, offset, float(np.sqrt(squares.max())), first)
@@ -177,8 +183,7 @@ class _Share:
                 continue
             products = np.vecdot(rows, queries)
             if self._opclass == "vector_cosine_ops":
-                lengths = np.sqrt(np.vecdot(rows, rows))
-                distances[part] = 1 - products / np.where(lengths == 0, 1, lengths)
+                distances[part] = 1 - products / np.sqrt(np.vecdot(rows, rows))
             else:
                 distances[part] = -products
         return distances

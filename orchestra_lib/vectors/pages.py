@@ -6,15 +6,11 @@ pages of its own, at least one, whether it has rows or not (src/ivfbuild.c, src/
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_lib.errors import ParameterError
-
-Storage = Literal["vector", "halfvec", "bit"]
+from orchestra_lib.vectors.forms import LARGEST_DIMENSION, Storage
 
 PAGE_BYTES = 8_192
 _PAGE_HEADER_BYTES = 24
@@ -25,13 +21,7 @@ _TUPLE_HEADER_BYTES = 8  # IndexTupleData; a centroid's two block numbers take t
 _METAPAGES = 1
 _VALUE_HEADER_BYTES = 8  # length, and dimensions or bits
 _MOST_BYTES_OF_A_SHORT_VALUE = 127  # with a length of one byte; PostgreSQL stores such values unaligned
-
-_COMPONENT_BYTES: dict[Storage, Callable[[int], int]] = {
-    "vector": lambda dimension: 4 * dimension,
-    "halfvec": lambda dimension: 2 * dimension,
-    "bit": lambda dimension: -(-dimension // 8),
-}
-_MOST_DIMENSIONS: dict[Storage, int] = {"vector": 2_000, "halfvec": 4_000, "bit": 64_000}
+_BITS_PER_DIMENSION = {Storage.VECTOR: 32, Storage.HALFVEC: 16, Storage.BIT: 1}
 
 
 def rows_per_page(dimension: int, storage: Storage) -> int:
@@ -52,8 +42,8 @@ def centroid_pages(lists: int, dimension: int, storage: Storage) -> int:
 
 
 def list_pages(list_rows: NDArray[np.float64], dimension: int, storage: Storage) -> NDArray[np.float64]:
-    """Pages of each list, from the rows of each; an empty list has one."""
-    return np.maximum(1.0, np.ceil(list_rows / rows_per_page(dimension, storage)))
+    """Pages of each list, from the rows of each (rounded, where they are estimates); an empty list has one."""
+    return np.maximum(1.0, np.ceil(np.rint(list_rows) / rows_per_page(dimension, storage)))
 
 
 def index_pages(list_rows: NDArray[np.float64], dimension: int, storage: Storage) -> int:
@@ -68,7 +58,8 @@ def _items_per_page(value_bytes: int) -> int:
 
 
 def _value_bytes(dimension: int, storage: Storage) -> int:
-    most = _MOST_DIMENSIONS[storage]
-    if not 1 <= dimension <= most:
-        raise ParameterError(f"an IVFFlat index on {storage} takes 1 to {most:,} dimensions, got {dimension:,}")
-    return _VALUE_HEADER_BYTES + _COMPONENT_BYTES[storage](dimension)
+    if not 1 <= dimension <= LARGEST_DIMENSION[storage]:
+        raise ParameterError(
+            f"an IVFFlat index of {storage} takes 1 to {LARGEST_DIMENSION[storage]:,} dimensions, got {dimension:,}"
+        )
+    return _VALUE_HEADER_BYTES + -(-dimension * _BITS_PER_DIMENSION[storage] // 8)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psycopg
@@ -30,9 +30,10 @@ OPERATORS = {"vector_cosine_ops": "<=>", "vector_ip_ops": "<#>", "vector_l2_ops"
 class Truth:
     """For each query its nearest rows, nearest first, ties included.
 
-    ``ids``: one tuple a query, at least k of them where the table has as many; ``distances``: float64 in the same
-    shape, in the operator's own unit; ``k``: how many neighbours count; ``rows``: how many there are to find.
-    ``excluded``: for queries that are rows of the table, their own ids, which never count as found.
+    ``ids``: one tuple a query, at least k of them where there are as many; ``distances``: float64 in the same shape, in
+    the operator's own unit; ``k``: how many neighbours count; ``rows``: how many there are to find (with a filter, for
+    the query that has the most). ``excluded``: for queries that are rows of the table, their own ids, which never count
+    as found.
     """
 
     ids: tuple[tuple[str, ...], ...]
@@ -43,8 +44,21 @@ class Truth:
 
     def part(self, start: int, step: int) -> Truth:
         """The truth of every ``step``-th query from ``start``."""
-        excluded = self.excluded[start::step] if self.excluded else None
-        return Truth(self.ids[start::step], self.distances[start::step], self.k, self.rows, excluded)
+        return self.take(range(start, len(self.ids), step))
+
+    def take(self, queries: Iterable[int]) -> Truth:
+        """The truth of the queries of these numbers, in this order."""
+        numbers = list(queries)
+        return replace(
+            self,
+            ids=tuple(self.ids[number] for number in numbers),
+            distances=tuple(self.distances[number] for number in numbers),
+            excluded=tuple(self.excluded[number] for number in numbers) if self.excluded is not None else None,
+        )
+
+    def wanted(self, query: int) -> int:
+        """How many rows a complete answer to a query has: k, or fewer where there are not as many."""
+        return min(self.k, len(self.ids[query]))
 
     def without_self(self, query: int, found: tuple[str, ...]) -> tuple[str, ...]:
         """The first k of what a search found, the query's own row left out."""
@@ -54,7 +68,7 @@ class Truth:
     def accepted(self, query: int) -> frozenset[str]:
         """The ids that count as right for a query: its k nearest and whatever is as near as the k-th."""
         distances = self.distances[query]
-        edge = distances[min(self.k, len(distances)) - 1] + TIE
+        edge = distances[self.wanted(query) - 1] + TIE if distances else 0.0
         return frozenset(key for key, distance in zip(self.ids[query], distances, strict=True) if distance <= edge)
 
 
@@ -65,16 +79,68 @@ def exact_neighbours(
     k: int,
     opclass: str,
     excluded: tuple[str, ...] | None = None,
+    where: sql.Composable | None = None,
 ) -> Truth:
-    """The k nearest rows of every query, over the whole table.
+    """The k nearest rows of every query, over the whole table, or over those that a condition ``where`` lets through.
 
-    ``queries`` is float32 (q, dimension); ``excluded`` names the row that each query is, where queries are rows.
-    Raises DataError when the table is empty or a vector has another dimension than the queries.
+    ``queries`` is float32 (q, dimension); ``excluded`` names the row that each query is, where queries are rows. Rows
+    without a vector are nobody's neighbours, nor are zero vectors where the angle counts: no index holds them.
+    Raises DataError when there is no row, a vector has another dimension than the queries, or a query is the zero
+    vector where the angle counts.
     """
-    blocks = _read_ahead(stream_vectors(connection, table, queries.shape[1]))
-    found = nearest(queries, blocks, k if excluded is None else k + 1, opclass)
-    if not found.rows:
+    truth = _neighbours(connection, table, queries, k, opclass, excluded, where)
+    if not truth.rows:
         raise DataError("the table holds no row: there is no nearest neighbour to compare with")
+    return truth
+
+
+def filtered_neighbours(
+    connection: psycopg.Connection,
+    table: sql.Composable,
+    queries: Matrix,
+    k: int,
+    opclass: str,
+    filters: Mapping[str, Sequence[str]],
+    excluded: tuple[str, ...] | None = None,
+) -> Truth:
+    """The k nearest rows of every query among those that have the query's own values in some columns.
+
+    ``filters`` holds for each column one value a query, compared as text. A query may have fewer than k neighbours, or
+    none: see ``Truth.wanted``. Raises DataError as ``exact_neighbours`` does, but not for filters that let nothing
+    through.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, values in enumerate(zip(*filters.values(), strict=True)):
+        groups.setdefault(values, []).append(number)
+    ids: list[tuple[str, ...]] = [()] * len(queries)
+    distances: list[tuple[float, ...]] = [()] * len(queries)
+    rows = 0
+    for values, numbers in groups.items():
+        where = sql.SQL(" AND ").join(
+            sql.SQL("{}::text = {}").format(sql.Identifier(column), sql.Literal(value))
+            for column, value in zip(filters, values, strict=True)
+        )
+        own = tuple(excluded[number] for number in numbers) if excluded is not None else None
+        part = _neighbours(connection, table, queries[numbers], k, opclass, own, where)
+        rows = max(rows, part.rows)
+        for place, number in enumerate(numbers):
+            ids[number], distances[number] = part.ids[place], part.distances[place]
+    return Truth(tuple(ids), tuple(distances), k, rows, excluded)
+
+
+def _neighbours(
+    connection: psycopg.Connection,
+    table: sql.Composable,
+    queries: Matrix,
+    k: int,
+    opclass: str,
+    excluded: tuple[str, ...] | None,
+    where: sql.Composable | None,
+) -> Truth:
+    if opclass == "vector_cosine_ops" and (zero := np.flatnonzero(~queries.any(axis=1))).size:
+        raise DataError(f"query {zero[0]} is the zero vector, which has no angle to any row: leave it out")
+    blocks = _read_ahead(stream_vectors(connection, table, queries.shape[1], where=where))
+    found = nearest(queries, blocks, k if excluded is None else k + 1, opclass)
     truth = Truth(found.ids, found.distances, k, found.rows)
     return truth if excluded is None else _leaving_out(truth, excluded)
 
@@ -86,18 +152,24 @@ def _leaving_out(truth: Truth, excluded: tuple[str, ...]) -> Truth:
     ]
     ids = tuple(tuple(key for key, _ in row) for row in kept)
     distances = tuple(tuple(distance for _, distance in row) for row in kept)
-    return Truth(ids, distances, truth.k, truth.rows - 1, excluded)
+    return Truth(ids, distances, truth.k, max(0, truth.rows - 1), excluded)
 
 
 def stream_vectors(
-    connection: psycopg.Connection, table: sql.Composable, dimension: int, block_rows: int = _BLOCK_ROWS
+    connection: psycopg.Connection,
+    table: sql.Composable,
+    dimension: int,
+    block_rows: int = _BLOCK_ROWS,
+    where: sql.Composable | None = None,
 ) -> Iterator[tuple[list[str], Matrix]]:
     """Ids and float32 embeddings (n, dimension) of a table with columns id and embedding, in blocks.
 
-    A block is overwritten when the one after the next is asked for. Raises DataError when a vector has another
-    dimension.
+    Rows without an embedding, or that ``where`` does not let through, are left out. A block is overwritten when the one
+    after the next is asked for. Raises DataError when a vector has another dimension.
     """
-    statement = sql.SQL("COPY (SELECT embedding, id FROM {}) TO STDOUT (FORMAT binary)").format(table)
+    statement = sql.SQL(
+        "COPY (SELECT embedding, id::text FROM {} WHERE embedding IS NOT NULL AND ({})) TO STDOUT (FORMAT binary)"
+    ).format(table, where or sql.SQL("true"))
     # A tuple in COPY BINARY format (field count, vector length, dimension, unused, floats, id length, id) is read by
     # hand: building a Python object for each vector takes ten times as long.
     start = struct.pack(">hiHH", 2, 4 + 4 * dimension, dimension, 0)
@@ -124,9 +196,10 @@ def stream_vectors(
 
 
 def _wrong_vector(row: memoryview, dimension: int) -> str:
-    length, found = struct.unpack_from(">iH", row, 2)
-    has = "is NULL" if length < 0 else f"has {found} dimensions"
-    return f"a vector of the table {has} where {dimension} dimensions are searched: correct it or leave its row out"
+    _, found = struct.unpack_from(">iH", row, 2)
+    return (
+        f"a vector of the table has {found} dimensions where {dimension} are searched: correct it or leave its row out"
+    )
 
 
 def _native(big_endian: Matrix) -> Matrix:

@@ -10,7 +10,7 @@ from stores import fill, unit_vectors
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.truth import OPERATORS, Truth, exact_neighbours, stream_vectors
+from orchestra_lib.vectors.truth import OPERATORS, Truth, exact_neighbours, filtered_neighbours, stream_vectors
 
 TABLE = sql.Identifier("memories")
 
@@ -38,7 +38,7 @@ def test_blocks_do_not_change_the_truth(pair, monkeypatch):
     queries = unit_vectors(5, seed=3)
     with connect(pair.target) as connection:
         whole = exact_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops")
-        monkeypatch.setattr(stream_vectors, "__defaults__", (17,))
+        monkeypatch.setattr(stream_vectors, "__defaults__", (17, None))
         assert exact_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops").ids == whole.ids
 
 
@@ -93,12 +93,58 @@ def test_a_part_keeps_queries_and_exclusions_together():
     assert truth.part(1, 2) == Truth((("b",),), ((0.2,),), 1, 3, ("y",))
 
 
-@pytest.mark.parametrize(("value", "words"), [("'[1,2,3]'", "has 3 dimensions"), ("NULL", "is NULL")])
-def test_a_vector_that_cannot_be_compared_is_refused(pair, value, words):
+def test_a_vector_of_another_dimension_is_refused(pair):
     fill(pair.target, 3)
     with connect(pair.target) as connection:
         connection.execute(
-            f"CREATE TABLE mixed AS SELECT id, embedding::vector FROM memories UNION SELECT 'x', {value}"
+            "CREATE TABLE mixed AS SELECT id, embedding::vector FROM memories UNION SELECT 'x', '[1,2,3]'"
         )
-        with pytest.raises(DataError, match=f"a vector of the table {words} where 1536 dimensions are searched"):
+        with pytest.raises(DataError, match="a vector of the table has 3 dimensions where 1536 are searched"):
             exact_neighbours(connection, sql.Identifier("mixed"), unit_vectors(1), 10, "vector_cosine_ops")
+
+
+def test_what_no_index_holds_is_nobodys_neighbour(pair):
+    fill(pair.target, 30)
+    with connect(pair.target) as connection:
+        connection.execute("CREATE TABLE gaps AS SELECT id, embedding FROM memories")
+        connection.execute("UPDATE gaps SET embedding = NULL WHERE id < 'id-00000005'")
+        connection.execute("UPDATE gaps SET embedding = embedding - embedding WHERE id > 'id-00000024'")
+        table, queries = sql.Identifier("gaps"), unit_vectors(2, seed=4)
+        cosine = exact_neighbours(connection, table, queries, 30, "vector_cosine_ops")
+        l2 = exact_neighbours(connection, table, queries, 30, "vector_l2_ops")
+    assert (cosine.rows, len(cosine.ids[0])) == (20, 20)
+    assert (l2.rows, len(l2.ids[0])) == (25, 25), "a zero vector has a distance, and pgvector's index for L2 holds it"
+
+
+def test_a_zero_vector_has_no_neighbours_by_angle(pair):
+    fill(pair.target, 3)
+    queries = np.vstack([unit_vectors(1), np.zeros((1, 1536), dtype=np.float32)])
+    with connect(pair.target) as connection, pytest.raises(DataError, match="query 1 is the zero vector"):
+        exact_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops")
+
+
+def test_a_condition_leaves_only_the_rows_that_it_lets_through(pair):
+    fill(pair.target, 60)
+    queries = unit_vectors(3, seed=2)
+    with connect(pair.target) as connection:
+        truth = exact_neighbours(connection, TABLE, queries, 5, "vector_cosine_ops", where=sql.SQL("user_id = 'user2'"))
+    assert truth.rows == 12
+    assert {int(key[3:]) % 5 for ids in truth.ids for key in ids} == {2}
+
+
+def test_each_query_has_the_neighbours_that_its_own_filters_let_through(pair):
+    fill(pair.target, 110)
+    queries = unit_vectors(4, seed=2)
+    filters = {
+        "user_id": ["user1", "user1", "user3", "nobody"],
+        "session_id": ["session6", "session2", "session3", "x"],
+    }
+    with connect(pair.target) as connection:
+        truth = filtered_neighbours(connection, TABLE, queries, 10, "vector_cosine_ops", filters)
+        alone = exact_neighbours(
+            connection, TABLE, queries[1:2], 10, "vector_cosine_ops",
+            where=sql.SQL("user_id = 'user1' AND session_id = 'session2'"),
+        )  # fmt: skip
+    assert truth.ids[1] == alone.ids[0]
+    assert [truth.wanted(number) for number in range(4)] == [2, 2, 2, 0], "110 rows, 5 users, 11 sessions"
+    assert truth.accepted(3) == frozenset()
