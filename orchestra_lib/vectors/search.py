@@ -8,9 +8,10 @@ instead. What it would have done is told beside what was timed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import psycopg
@@ -21,8 +22,11 @@ from psycopg import sql
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.forms import Effort, Form, Method
 from orchestra_lib.vectors.nearest import Matrix
+from orchestra_lib.vectors.pinned import KEEP_THE_PLAN, PlanLost, check_pinned, index_of, pin
 from orchestra_lib.vectors.truth import Truth
 
+_PASSES = 3
+_pins = count(1)
 # An exact search must not use a vector index; one on a filter's column stays allowed, as a bitmap.
 _PLANNER = {
     Method.EXACT: {"enable_indexscan": "off"},
@@ -51,7 +55,7 @@ class Searchable:
     """A table to search, by which distance, how many rows to ask for, and the form of the index that answers.
 
     ``filters`` names columns that every query also gives a value for. ``dimension`` is needed where the index stores
-    something else than the vector. ``only`` names the index that has to answer where several could.
+    something else than the vector. ``only`` names the index that has to answer where several could: the youngest.
     """
 
     table: sql.Composable
@@ -90,19 +94,31 @@ Ask = Callable[..., tuple[tuple[str, ...], float]]
 def searching(connection: psycopg.Connection, target: Searchable, effort: Effort) -> Iterator[Ask]:
     """Inside, the session searches as the application's do; yields what runs one query: its ids and milliseconds.
 
-    Raises DataError when the server does not have the settings that were made.
+    Raises DataError when the server does not have the settings that were made, or when the index that ``target.only``
+    names cannot answer; PlanLost at the end when it did not answer all of the queries.
     """
     # The effort is part of a plan's cost, and a prepared statement keeps its plan: each effort gets one of its own.
     # Else the plan of the first one would be timed for all of them, and another one be told.
     statement = target.statement(effort) + sql.SQL(f" /* {target.form.label}, effort {effort} */")
-    with _settings(connection, target.form, effort), connection.cursor(binary=True) as cursor:
+    settings = session_settings(target.form, effort)
+    if target.only is not None:
+        statement += sql.SQL(f" /* pinned {next(_pins)} */")
+        settings |= KEEP_THE_PLAN
+    last: dict[str, object] = {}
+    with _settings(connection, settings), connection.cursor(binary=True) as cursor:
 
         def ask(query: NDArray[np.float32], values: Sequence[str] = ()) -> tuple[tuple[str, ...], float]:
+            parameters = target.parameters(query, values)
+            if target.only is not None and not last:
+                pin(connection, target.only, statement, parameters)
+            last.update(parameters)
             started = time.perf_counter()
-            rows = cursor.execute(statement, target.parameters(query, values), prepare=True).fetchall()
+            rows = cursor.execute(statement, parameters, prepare=True).fetchall()
             return tuple(row[0] for row in rows), (time.perf_counter() - started) * 1e3
 
         yield ask
+        if target.only is not None and last:
+            check_pinned(connection, target.only, statement, last)
 
 
 def search(
@@ -115,15 +131,22 @@ def search(
     """Run every query once, in order, with the given effort, and time each at the client.
 
     ``values`` holds, for each query, the values of the columns that are filtered by. The first pass of a session
-    includes reading pages in; call it twice and keep the second for warm figures. Raises DataError when the server
-    does not have the settings that were made.
+    includes reading pages in; call it twice and keep the second for warm figures. A pass in which the server lost
+    the plan of the index that ``target.only`` names is run again. Raises DataError when the server does not have the
+    settings that were made, or when that index cannot answer.
     """
     given = values if values is not None else [()] * len(queries)
-    with _settings(connection, target.form, effort, left_alone=True):
+    with _settings(connection, target.form.settings(effort)):
         left_alone = planned_index(connection, target, effort, queries[0], given[0])
-    with searching(connection, target, effort) as ask:
-        uses = planned_index(connection, target, effort, queries[0], given[0])
-        answers = [ask(query, of_query) for query, of_query in zip(queries, given, strict=True)]
+    for attempt in range(_PASSES):
+        try:
+            with searching(connection, target, effort) as ask:
+                uses = target.only or planned_index(connection, target, effort, queries[0], given[0])
+                answers = [ask(query, of_query) for query, of_query in zip(queries, given, strict=True)]
+            break
+        except PlanLost:
+            if attempt == _PASSES - 1:
+                raise
     milliseconds = np.asarray([elapsed for _, elapsed in answers])
     return SearchRun(effort, tuple(ids for ids, _ in answers), milliseconds, uses, left_alone)
 
@@ -141,16 +164,8 @@ def planned_index(
     values: Sequence[str] = (),
 ) -> str | None:
     """The index that the server's plan for a query scans; None when it does not use one."""
-    row = connection.execute(
-        sql.SQL("EXPLAIN (FORMAT json) ") + target.statement(effort), target.parameters(query, values), prepare=False
-    ).fetchone()
-    nodes = [row[0][0]["Plan"]] if row else []
-    while nodes:
-        node = nodes.pop()
-        if node["Node Type"].startswith("Index"):
-            return str(node["Index Name"])
-        nodes.extend(node.get("Plans", ()))
-    return None
+    statement = sql.SQL("EXPLAIN (FORMAT json) ") + target.statement(effort)
+    return index_of(connection.execute(statement, target.parameters(query, values), prepare=False).fetchone())
 
 
 def recalls(run: SearchRun, truth: Truth) -> NDArray[np.float64]:
@@ -182,12 +197,9 @@ def reciprocal_ranks(run: SearchRun, answers: Sequence[str]) -> NDArray[np.float
 
 
 @contextmanager
-def _settings(
-    connection: psycopg.Connection, form: Form, effort: Effort, *, left_alone: bool = False
-) -> Iterator[None]:
+def _settings(connection: psycopg.Connection, wanted: Mapping[str, str]) -> Iterator[None]:
     # The library must be loaded before its settings exist, or the server takes any text for them.
     connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
-    wanted = form.settings(effort) if left_alone else session_settings(form, effort)
     for name, value in wanted.items():
         connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
