@@ -57,6 +57,13 @@ class Breaker:
         """``closed``, ``open`` or ``half-open``."""
         return str(self._breaker.current_state)
 
+    @property
+    def seconds_until_trial(self) -> float:
+        """How long the target is still left alone; 0 when it is not, or when the next call is the trial."""
+        if self.state != pybreaker.STATE_OPEN:
+            return 0.0
+        return max(0.0, self._recovery_seconds - self._storage.seconds_open())
+
     def call(self, work: Callable[[], Result]) -> Result:
         """The result of ``work``, called at most once; what it raises is raised and counts as a failure.
 
@@ -75,7 +82,7 @@ class Breaker:
         except _Slow:
             pass
         except pybreaker.CircuitBreakerError as error:
-            raise BreakerOpen(max(0.0, self._recovery_seconds - self._storage.seconds_open())) from error
+            raise BreakerOpen(self.seconds_until_trial) from error
         return result[0]
 
 
