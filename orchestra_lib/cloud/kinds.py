@@ -291,6 +291,14 @@ _ROWS = (
         permission="secretmanager.secrets",
     ),
     Kind(
+        "assistant settings",  # a secret without a value, whose annotations hold them: nothing in it is data
+        "secretmanager.v1",
+        "secretmanager.projects.secrets",
+        id_parameter="secretId",
+        fixed=frozenset({"replication"}),
+        permission="secretmanager.secrets",
+    ),
+    Kind(
         "repository",
         "artifactregistry.v1",
         "artifactregistry.projects.locations.repositories",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.assistant import assistant
 from orchestra_lib.blueprint.memory import memory
 from orchestra_lib.blueprint.workstations import workstations
 from orchestra_lib.cloud.journal import Journal
@@ -16,6 +17,7 @@ BLUEPRINTS: Sequence[tuple[str, Callable[[Settings], Sequence[Resource]]]] = (
     ("01", infrastructure),
     ("02", lambda settings: workstations(settings).resources),
     ("03", lambda settings: memory(settings).resources),
+    ("04", lambda settings: assistant(settings).resources),
 )
 """Phase -> what it wants. A phase without a blueprint is judged by the rules alone."""
 

@@ -26,7 +26,8 @@ _LOCATIONS: Mapping[str, tuple[str, ...]] = {
     "gemini-3.1-pro-preview": ("global",),
     "gemini-3-flash-preview": ("global",),
 }
-_LEAST_WITH_THINKING = 32_768
+LEAST_WITH_THINKING = 32_768
+"""The fewest output tokens that leave room for an answer after the thinking."""
 _MOST_STREAMED, _MOST_AT_ONCE = 65_536, 32_768
 _NEUTRAL_TEMPERATURE = 1.0
 
@@ -62,24 +63,31 @@ def _retired(model: str) -> bool:
     return model in _ENDS or (name is not None and name.version < (2, 5))
 
 
+def nearest_model(asked: str) -> str:
+    """The model that takes the place of one that cannot be: where flash was meant the cheap one, else the best."""
+    return CHEAP if "flash" in asked.lower() else BEST
+
+
 def _instead(v: Values) -> Mapping[str, Any]:
-    return {"assistant.model": CHEAP if "flash" in v.model.lower() else BEST}
+    return {"assistant.model": nearest_model(v.model)}
 
 
-def _takes_no_sampling(model: str) -> bool:
+def takes_no_sampling(model: str) -> bool:
     """From 3.6 on, and 3.5-flash-lite. A model whose version is not in its name is taken for a new one."""
     name = _name(model)
     return name is None or name.version >= (3, 6) or (name.version == (3, 5) and name.variant.startswith("flash-lite"))
 
 
-def _thinks(model: str) -> bool:
+def thinks(model: str) -> bool:
+    """Whether its thinking counts as output."""
     name = _name(model)
     return name is None or name.version >= (2, 5)
 
 
-def _prefers_neutral(model: str) -> bool:
+def prefers_neutral(model: str) -> bool:
+    """Whether it takes a temperature, and Google advises to leave it at 1."""
     name = _name(model)
-    return name is not None and (3, 0) <= name.version < (3, 6) and not _takes_no_sampling(model)
+    return name is not None and (3, 0) <= name.version < (3, 6) and not takes_no_sampling(model)
 
 
 def _has_thinking_level(model: str) -> bool:
@@ -98,7 +106,7 @@ def _sampling(field: str) -> Rule:
         Level.FAIL,
         f"{field} is not sent to a model that takes no sampling parameters",
         {"value": used(f"assistant.{field}", NUMBER), "model": needs("assistant.model", TEXT)},
-        lambda v: not _takes_no_sampling(v.model),
+        lambda v: not takes_no_sampling(v.model),
         lambda v: (
             f"{field} {v.value:g} with {v.model}: sampling parameters are deprecated; from 3.6 on they are ignored, "
             "and later models are to refuse them; for steady answers use thinking_level, a response schema and tests"
@@ -169,7 +177,7 @@ RULES = (
         Level.WARN,
         "models from 3.0 to 3.5 keep their temperature of 1",
         {"value": used("assistant.temperature", NUMBER), **_MODEL},
-        lambda v: not _prefers_neutral(v.model) or v.value == _NEUTRAL_TEMPERATURE,
+        lambda v: not prefers_neutral(v.model) or v.value == _NEUTRAL_TEMPERATURE,
         lambda v: f"{v.value:g} with {v.model}: low temperatures can make it loop, Google advises 1",
         _SAMPLING,
         lambda _: {"assistant.temperature": None},
@@ -179,13 +187,13 @@ RULES = (
         Level.WARN,
         "there is room for thinking in the output",
         {"tokens": needs("assistant.max_output_tokens", WHOLE), **_MODEL},
-        lambda v: not _thinks(v.model) or v.tokens >= _LEAST_WITH_THINKING,
+        lambda v: not thinks(v.model) or v.tokens >= LEAST_WITH_THINKING,
         lambda v: (
             f"{v.tokens} tokens: thinking tokens count as output and can use that up before the first word, which is "
-            f"paid all the same; {_LEAST_WITH_THINKING} are advised"
+            f"paid all the same; {LEAST_WITH_THINKING} are advised"
         ),
         on_page("https://cloud.google.com/vertex-ai/generative-ai/docs/thinking"),
-        lambda _: {"assistant.max_output_tokens": _LEAST_WITH_THINKING},
+        lambda _: {"assistant.max_output_tokens": LEAST_WITH_THINKING},
     ),
     Rule(
         "R-AI-04",
@@ -195,7 +203,7 @@ RULES = (
         lambda v: 1 <= v.tokens <= (_MOST_AT_ONCE if v.streaming is False else _MOST_STREAMED),
         lambda v: f"{v.tokens} tokens: 1 to {_MOST_STREAMED} streamed, {_MOST_AT_ONCE} in one piece",
         _MODELS,
-        lambda _: {"assistant.max_output_tokens": _LEAST_WITH_THINKING},
+        lambda _: {"assistant.max_output_tokens": LEAST_WITH_THINKING},
     ),
     Rule(
         "R-AI-05",
@@ -232,7 +240,7 @@ RULES = (
         Level.FAIL,
         "a request does not end with the model's turn",
         {"turn": needs("assistant.last_turn", TEXT), **_MODEL},
-        lambda v: v.turn != "model" or not _takes_no_sampling(v.model),
+        lambda v: v.turn != "model" or not takes_no_sampling(v.model),
         lambda v: f"requests to {v.model} end with a turn of the {v.turn}: from 3.6 on that is refused",
         _MODELS,
         lambda _: {"assistant.last_turn": "user"},

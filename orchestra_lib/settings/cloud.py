@@ -1,10 +1,10 @@
-"""The settings that only Google Cloud has: project, models, API, cost. Limits as its APIs state them."""
+"""The settings that only Google Cloud has: project, API, cost. Limits as its APIs state them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, memory_bytes
 
@@ -56,27 +56,6 @@ class Services(Model):
     assistant: ServiceNames
     api: ServiceNames
     validation: ServiceNames
-
-
-class Assistant(Model):
-    """The model behind the coding assistant and the embeddings of the memory."""
-
-    model: str
-    location: str
-    temperature: Annotated[float, Field(gt=0, le=2)] | None
-    max_output_tokens: int = Field(ge=1, le=65_536)
-    context_window_tokens: int = Field(ge=1)
-    embedding_model: str
-    embedding_dimension: Literal[768, 1536, 3072]
-
-    @field_validator("model")
-    @classmethod
-    def _no_alias(cls, value: str) -> str:
-        if value.endswith("-latest"):
-            raise ValueError(
-                f"{value} is an alias: it names another model tomorrow, and Agent Platform does not know it"
-            )
-        return value
 
 
 class Api(Model):

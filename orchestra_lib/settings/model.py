@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from orchestra_lib.evidence import canonical_json
+from orchestra_lib.settings.assistant import Assistant
 from orchestra_lib.settings.base import FromList, Model, Names, PhaseNumber
 from orchestra_lib.settings.cloud import (
     Api,
-    Assistant,
     Billing,
     Cost,
     LabelKey,

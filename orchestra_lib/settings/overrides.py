@@ -47,6 +47,21 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "drill_cutover": "memory.drills.cutover",
             }
         ),
+        "04_assistant": MappingProxyType(
+            {
+                **_APPROVAL,
+                **_DESTRUCTION,
+                "model": "assistant.model",
+                "temperature": "assistant.temperature",
+                "max_output_tokens": "assistant.max_output_tokens",
+                "thinking_level": "assistant.thinking_level",
+                "context_tokens": "assistant.context.tokens",
+                "candidates": "assistant.context.candidates",
+                "questions": "assistant.context.questions",
+                "sample": "assistant.embedding.sample",
+                "repeats": "assistant.repeats",
+            }
+        ),
         "99_rollback": MappingProxyType(
             {**_APPROVAL, **_DESTRUCTION, "phase": "rollback.phase", "since_run": "rollback.since_run"}
         ),

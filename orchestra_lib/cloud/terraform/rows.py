@@ -306,6 +306,16 @@ _TABLE: Mapping[str, tuple[Row, ...]] = {
             bookkeeping=(*_LABELS, "deletion_protection"),
         ),
     ),
+    "assistant settings": (
+        Row(
+            "google_secret_manager_secret",
+            "delivery",
+            "{parent}/secrets/{id}",
+            {**_IN_PROJECT, "secret_id": "{id}"},
+            renamed={"replication.automatic": "auto"},
+            bookkeeping=(*_LABELS, "deletion_protection"),
+        ),
+    ),
     "repository": (
         Row(
             "google_artifact_registry_repository",
