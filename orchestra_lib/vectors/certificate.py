@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from orchestra_lib.bench.statistics import Estimate
-from orchestra_lib.vectors.forms import Effort, Form
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from orchestra_lib.bench import states
+from orchestra_lib.bench.load import Load, run_load
+from orchestra_lib.bench.sql_load import SqlRequests
+from orchestra_lib.bench.states import Cache
+from orchestra_lib.bench.statistics import Estimate, mean, quantile
+from orchestra_lib.database import Address, connect
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.evaluate import QuerySet
+from orchestra_lib.vectors.forms import Effort, Form, Method
+from orchestra_lib.vectors.goals import Goals
+from orchestra_lib.vectors.measured import Measured, clears, measure
+from orchestra_lib.vectors.search import Searchable, search, session_settings
+from orchestra_lib.vectors.truth import filtered_neighbours
+
+_FILTERED_QUERIES = 100  # each value that is filtered by needs a truth of its own
+_KEPT_UP = 0.95  # of the offered rate; a Poisson process itself varies by so much in a few hundred requests
 
 
 @dataclass(frozen=True)
@@ -77,3 +97,233 @@ class Certificate:
     attempts: tuple[Attempt, ...]
     holds: bool
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be certified: an index on a table, and how the application reaches it.
+
+    ``target`` is searched without filters. ``notch`` is the one effort above ``effort`` that may be tried when the
+    recall's interval straddles the target, declared before anything is measured.
+    """
+
+    address: Address
+    target: Searchable
+    index: str | None
+    effort: Effort
+    notch: Effort
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How it is measured: seconds a load runs, sessions that offer it, and what restarts the server, None if nobody."""
+
+    load_seconds: float
+    workers: int
+    restart: Callable[[], object] | None
+    seed: int = 0
+
+
+def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Conditions) -> Certificate:
+    """Put an index to queries that had no part in choosing it, once, and say what holds.
+
+    When the interval of the recall straddles the target, the notch above is tried on the same queries: each attempt
+    errs in 2.5 of 100 cases at most, both together in 5. ``goals.filters`` need columns of the table. Raises DataError
+    when the plan does not read the index that is to be certified.
+    """
+    with connect(subject.address, role="target") as connection:
+        attempts = _attempts(connection, subject, queries, goals)
+        found = attempts[-1]
+        _check_plan(found, subject)
+        warm = _loaded(connection, subject, queries, goals, conditions, found.effort, Cache.WARM)
+        mixes = tuple(_mix(connection, subject, queries, goals, found.effort, column) for column in goals.filters)
+    others, missing = _other_states(subject, queries, goals, conditions, found.effort)
+    strict = _strict(found, queries)
+    whole = Mix("all rows", found.recall, warm.p95_ms, found.short)
+    conditions_met = _judged((whole, *mixes), warm, goals)
+    return Certificate(
+        form=subject.target.form,
+        effort=found.effort,
+        index=subject.index,
+        rows=queries.truth.rows,
+        k=goals.k,
+        recall_target=goals.recall_target,
+        p95_budget_ms=goals.p95_ms,
+        recall=found.recall,
+        strict_recall=mean(strict),
+        recall_p5=float(np.quantile(found.recalls, 0.05)),
+        recall_p10=float(np.quantile(found.recalls, 0.10)),
+        poor_share=float((found.recalls < 0.5).mean()),
+        warm=warm,
+        others=others,
+        missing=missing,
+        mixes=(whole, *mixes),
+        attempts=tuple(Attempt(attempt.effort, attempt.recall) for attempt in attempts),
+        holds=all(met for met, _ in conditions_met),
+        reasons=tuple(sentence for _, sentence in conditions_met),
+    )
+
+
+def _attempts(
+    connection: psycopg.Connection, subject: Subject, queries: QuerySet, goals: Goals
+) -> tuple[Measured, ...]:
+    first = measure(connection, subject.target, queries, subject.effort)
+    straddles = first.recall.low < goals.recall_target <= first.recall.high
+    if not straddles or clears(first.recalls, goals.recall_target) or subject.notch == subject.effort:
+        return (first,)
+    return (first, measure(connection, subject.target, queries, subject.notch))
+
+
+def _check_plan(found: Measured, subject: Subject) -> None:
+    if found.index != subject.index:
+        raise DataError(
+            f"the certificate is for {subject.index or 'the table'}, but the plan reads {found.index or 'the table'}: "
+            "another index on the column answers; drop it, or certify that one"
+        )
+
+
+def _relations(subject: Subject, connection: psycopg.Connection) -> list[str]:
+    table = subject.target.table.as_string(connection)
+    return [table] if subject.index is None else [table, sql.Identifier(subject.index).as_string(connection)]
+
+
+def _loaded(
+    connection: psycopg.Connection,
+    subject: Subject,
+    queries: QuerySet,
+    goals: Goals,
+    conditions: Conditions,
+    effort: Effort,
+    state: Cache,
+) -> Loaded:
+    """The latency at the offered load. Warm is brought about first; other states are as they are."""
+    if state is Cache.WARM:
+        states.warm(
+            subject.address,
+            _relations(subject, connection),
+            lambda: search(connection, subject.target, queries.vectors, effort),
+        )
+    if goals.offered_per_second is None:
+        return _one_client(connection, subject, queries, effort, state)
+    load = Load(goals.offered_per_second, conditions.load_seconds, conditions.seed, conditions.workers)
+    run = run_load(load, _requests(subject, queries, effort))
+    failures = int((~run.answered).sum())
+    return Loaded(state.value, run.offered_per_second, run.achieved_per_second, run.p50, run.p95, run.p99, failures)
+
+
+def _one_client(
+    connection: psycopg.Connection, subject: Subject, queries: QuerySet, effort: Effort, state: Cache
+) -> Loaded:
+    times = search(connection, subject.target, queries.vectors, effort).milliseconds
+    p50, p95, p99 = (quantile(times, share) for share in (0.50, 0.95, 0.99))
+    return Loaded(state.value, None, len(times) / (float(times.sum()) / 1e3), p50, p95, p99, 0)
+
+
+def _requests(subject: Subject, queries: QuerySet, effort: Effort) -> SqlRequests:
+    target = subject.target
+    return SqlRequests(
+        subject.address,
+        target.statement(effort),
+        [target.parameters(query) for query in queries.vectors],
+        settings=session_settings(target.form, effort),
+        wanted_rows=min(target.k, queries.truth.rows),
+    )
+
+
+def _other_states(
+    subject: Subject, queries: QuerySet, goals: Goals, conditions: Conditions, effort: Effort
+) -> tuple[tuple[Loaded, ...], tuple[str, ...]]:
+    """Cold and after a restart, where the server is ours to restart; else what is missing."""
+    if conditions.restart is None:
+        return (), ("cold and after a restart: the server is not ours to restart from here",)
+    found, missing = [], []
+    with connect(subject.address, role="target") as connection:
+        relations = _relations(subject, connection)
+    for state, bring_about in ((Cache.COLD, states.cold), (Cache.AFTER_RESTART, states.after_restart)):
+        prepared = bring_about(subject.address, relations, conditions.restart)
+        missing += [f"{state.value}: {reason}" for reason in prepared.missing]
+        with connect(subject.address, role="target") as connection:
+            found.append(_loaded(connection, subject, queries, goals, conditions, effort, state))
+    return tuple(found), tuple(missing)
+
+
+def _mix(
+    connection: psycopg.Connection, subject: Subject, queries: QuerySet, goals: Goals, effort: Effort, column: str
+) -> Mix:
+    """One filtered kind of query: each with the value that a random row has in the column."""
+    target = replace(subject.target, filters=(column,))
+    some = queries.vectors[:_FILTERED_QUERIES]
+    own = queries.truth.excluded[: len(some)] if queries.truth.excluded else None
+    values = _values(connection, target, column, len(some))
+    truth = filtered_neighbours(connection, target.table, some, goals.k, goals.opclass, {column: values}, own)
+    # A filter is applied to what the index hands over: without the iterative scan too few rows may be left.
+    filtered = replace(effort, iterative=target.form.method in (Method.IVFFLAT, Method.HNSW))
+    given = [(value,) for value in values]
+    search(connection, target, some, filtered, given)
+    run = search(connection, target, some, filtered, given)
+    wanted = np.array([truth.wanted(number) for number in range(len(some))])
+    right = np.array(
+        [
+            min(len(truth.accepted(number).intersection(truth.without_self(number, found))), wanted[number])
+            for number, found in enumerate(run.ids)
+        ]
+    )
+    got = np.array([len(truth.without_self(number, found)) for number, found in enumerate(run.ids)])
+    recall = mean(np.where(wanted == 0, 1.0, right / np.maximum(wanted, 1)))
+    return Mix(column, recall, quantile(run.milliseconds, 0.95), int((got < wanted).sum()))
+
+
+def _values(connection: psycopg.Connection, target: Searchable, column: str, count: int) -> list[str]:
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT {column}::text FROM {table} WHERE {column} IS NOT NULL ORDER BY md5({key}::text) LIMIT %s"
+        ).format(column=sql.Identifier(column), table=target.table, key=sql.Identifier(target.id_column)),
+        [count],
+    ).fetchall()
+    if not rows:
+        raise DataError(f"the column {column} is empty: nothing can be filtered by it; leave it out of the filters")
+    values = [row[0] for row in rows]
+    return (values * -(-count // len(values)))[:count]
+
+
+def _strict(found: Measured, queries: QuerySet) -> NDArray[np.float64]:
+    """Recall that counts only the very k ids that come first in the truth."""
+    shares = []
+    for number, ids in enumerate(found.ids):
+        wanted = set(queries.truth.ids[number][: queries.truth.wanted(number)])
+        shares.append(len(wanted.intersection(queries.truth.without_self(number, ids))) / len(wanted))
+    return np.asarray(shares)
+
+
+def _judged(mixes: tuple[Mix, ...], warm: Loaded, goals: Goals) -> list[tuple[bool, str]]:
+    """Each condition with whether it is met, as a sentence."""
+    conditions = []
+    for mix in mixes:
+        enough = mix.recall.low >= goals.recall_target or mix.recall.value == 1
+        conditions.append(
+            (
+                enough,
+                f"recall@{goals.k} of {mix.name}: {mix.recall}, its lower bound "
+                f"{'clears' if enough else 'does not clear'} {goals.recall_target}",
+            )
+        )
+        if mix.short_answers:
+            conditions.append((False, f"{mix.short_answers} answers of {mix.name} had fewer rows than there are"))
+    load = f"{goals.offered_per_second:g} queries a second" if goals.offered_per_second else "one client"
+    within = warm.p95_ms.high <= goals.p95_ms
+    conditions.append(
+        (
+            within,
+            f"p95 at {load}, warm: {warm.p95_ms} ms, its upper bound "
+            f"{'is within' if within else 'is not within'} {goals.p95_ms:g} ms",
+        )
+    )
+    if warm.offered_per_second and (warm.failures or warm.achieved_per_second < _KEPT_UP * warm.offered_per_second):
+        conditions.append(
+            (
+                False,
+                f"{warm.offered_per_second:.1f} queries a second were offered, "
+                f"{warm.achieved_per_second:.1f} achieved, {warm.failures} were not answered",
+            )
+        )
+    return conditions

@@ -8,33 +8,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from orchestra_lib.append_only import append_line, whole_lines
 from orchestra_lib.errors import RecordError
+from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.goals import Goals, Queries
+from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.tuning import Step
 
+Value = TypeVar("Value")
+
 _LAYOUT = 1  # of the lines; a new number makes old ones unused
-# What only says how long to look or what to hold the result against changes nothing that was measured.
-_NOT_PART_OF_THE_QUESTION = ("budget_seconds", "p95_ms", "lists")
+# What only says how long to look, or what to hold the result against, changes nothing that was measured.
+_NOT_PART_OF_THE_QUESTION = ("budget_seconds", "lists")
 
 
 def question(fingerprint: str, goals: Goals, queries: Queries) -> str:
     """The digest (16 hexadecimal digits) of all that the answers depend on."""
     asked = {name: value for name, value in asdict(goals).items() if name not in _NOT_PART_OF_THE_QUESTION}
     digest = hashlib.sha256(json.dumps([_LAYOUT, fingerprint, asked], sort_keys=True).encode())
-    digest.update(queries.vectors.tobytes())
+    digest.update(np.ascontiguousarray(queries.vectors).tobytes())
     digest.update("\n".join(queries.own_ids or ()).encode())
     return digest.hexdigest()[:16]
 
 
 class TuningJournal:
-    """Remembers the result of a step, as JSON, under the step's name. ``path`` None: for this run only."""
+    """Remembers the result of each step under its name. ``path`` None: for this run only."""
 
     def __init__(self, path: Path | None, digest: str) -> None:
         self._path, self._digest = path, digest
@@ -45,32 +54,62 @@ class TuningJournal:
             if entry["question"] == digest:
                 self._known[entry["step"]] = entry["value"]
 
-    def folder(self) -> Path | None:
-        """Where arrays of this question are kept; None where nothing is."""
-        if self._path is None:
-            return None
-        folder = self._path.parent / f"{self._path.stem}.{self._digest}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
     def knows(self, step: str) -> bool:
         """Whether the step was done, by this run or an earlier one."""
         return step in self._known
 
-    def once(self, step: str, work: Callable[[], Any]) -> Any:
-        """The step's result: what is remembered, else what ``work`` returns (JSON values), remembered from now on."""
+    def once(self, step: str, kind: type[Value], work: Callable[[], Value]) -> Value:
+        """The step's result: what is remembered, else what ``work`` returns, remembered from now on.
+
+        ``kind`` is the type of the result: a plain dataclass or what JSON has. Raises RecordError when what is
+        remembered is none.
+        """
+        adapter = TypeAdapter(kind)
         if step in self._known:
             self.steps.append(Step(step, 0.0, resumed=True))
-            return self._known[step]
+            try:
+                return adapter.validate_python(self._known[step], strict=False)
+            except ValidationError as error:
+                raise RecordError(
+                    f"step {step!r} in {self._path} is not as it was written ({error.error_count()} errors); move the "
+                    "file away and run again"
+                ) from error
+        value = self.timed(step, work)
+        document = adapter.dump_python(value, mode="json")
+        if self._path:
+            entry = {
+                "question": self._digest,
+                "step": step,
+                "seconds": round(self.steps[-1].seconds, 3),
+                "value": document,
+            }
+            append_line(self._path, json.dumps(entry))
+        self._known[step] = document
+        return value
+
+    def timed(self, step: str, work: Callable[[], Value]) -> Value:
+        """Do a step whose result is not kept here, and note how long it took."""
         started = time.monotonic()
         value = work()
-        seconds = time.monotonic() - started
-        self.steps.append(Step(step, seconds, resumed=False))
-        if self._path:
-            entry = {"question": self._digest, "step": step, "seconds": round(seconds, 3), "value": value}
-            append_line(self._path, json.dumps(entry))
-        self._known[step] = value
+        self.steps.append(Step(step, time.monotonic() - started, resumed=False))
         return value
+
+    def index(self, lists: int, seed: int, compute: Callable[[], VirtualIndex]) -> VirtualIndex:
+        """A virtual index: as it was kept, else computed and kept. Raises RecordError for a file that is damaged."""
+        step = f"virtual index: {lists} lists, seed {seed}"
+        place = self._place(lists, seed)
+        if place is not None and place.exists():
+            self.steps.append(Step(step, 0.0, resumed=True))
+            return _load(place)
+        found = self.timed(step, compute)
+        if place is not None:
+            _save(found, place)
+        return found
+
+    def _place(self, lists: int, seed: int) -> Path | None:
+        if self._path is None:
+            return None
+        return self._path.parent / f"{self._path.stem}.{self._digest}" / f"{lists}.{seed}.npz"
 
 
 def _read(line: bytes, path: Path | None) -> dict[str, Any]:
@@ -82,3 +121,34 @@ def _read(line: bytes, path: Path | None) -> dict[str, Any]:
             f"a line of {path} is no line of a tuning's journal ({error}); move the file away and run again"
         ) from error
     return entry
+
+
+def _save(index: VirtualIndex, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_suffix(f".{os.getpid()}.npz")
+    np.savez(
+        unfinished,
+        ranks=index.ranks,
+        list_rows=index.list_rows,
+        order=index.order,
+        numbers=np.array([index.lists, index.seed, index.dimension]),
+        storage=np.array(index.storage.value),
+    )
+    unfinished.replace(place)
+
+
+def _load(place: Path) -> VirtualIndex:
+    try:
+        with np.load(place, allow_pickle=False) as kept:
+            lists, seed, dimension = kept["numbers"].tolist()
+            return VirtualIndex(
+                lists,
+                seed,
+                kept["ranks"],
+                kept["list_rows"],
+                kept["order"],
+                dimension,
+                Storage(str(kept["storage"])),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RecordError(f"the kept index in {place} cannot be read ({error}); remove it and run again") from error

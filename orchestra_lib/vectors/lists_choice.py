@@ -1,0 +1,233 @@
+"""The IVFFlat part of a tuning: virtual indexes, a cost model from one real index, the lists that follow, a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orchestra_lib.database import connect
+from orchestra_lib.vectors.candidate import Candidate
+from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe
+from orchestra_lib.vectors.forecast import feasible_lists, further_lists
+from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
+from orchestra_lib.vectors.geometry import Geometry
+from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
+from orchestra_lib.vectors.learning import Learning
+from orchestra_lib.vectors.memory import ivfflat_build_memory
+from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, centroids_per_page, index_pages, rows_per_page
+from orchestra_lib.vectors.search import Searchable, session_settings
+from orchestra_lib.vectors.selection import BY_PAGES, Forecast, best, forecast, rivals
+
+_OBSERVED_QUERIES = 60
+_PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
+_HOPELESS = 1.15  # centroid pages alone cost so many times what the best costs in all
+_REFINEMENTS = 2
+_WORTH_A_BUILD = 0.025
+"""A build is not worth what it might save when that is less than this share of the latency."""
+
+
+@dataclass
+class ListsChoice:
+    """What is known about the numbers of lists. ``most_mib`` is the memory that a build may need, None without limit.
+
+    ``geometry`` reads what virtual indexes are computed from, at most once, for so many lists.
+    """
+
+    learning: Learning
+    geometry: Callable[[], Geometry]
+    rows: int
+    most_mib: int | None
+    indexes: dict[int, list[VirtualIndex]] = field(default_factory=dict)
+    model: CostModel = BY_PAGES
+    observations: list[Observation] = field(default_factory=list)
+
+    def survey(self) -> None:
+        """Compute a virtual index for each number of lists that could win, and for those that were asked for."""
+        goals, dimension = self.learning.goals, self.learning.queries.vectors.shape[1]
+        options = feasible_lists(
+            self.rows, dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
+        )
+        least = np.inf
+        for lists in options:
+            if centroid_pages(lists, dimension, Storage.VECTOR) > _HOPELESS * least and lists not in goals.lists:
+                continue  # nothing that it reads after the centroids could make up for them
+            if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
+                break
+            self.compute(lists)
+            found = self.forecast(lists)
+            least = min(least, found.p95 if found.reaches else np.inf)
+
+    def compute(self, lists: int, seed: int = 0) -> None:
+        """Compute the virtual index of so many lists unless it is there."""
+        known = self.indexes.setdefault(lists, [])
+        if any(index.seed == seed for index in known):
+            return
+        self.learning.progress(f"virtual index with {lists:,} lists")
+        known.append(self.learning.journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
+
+    def forecast(self, lists: int) -> Forecast:
+        """What is expected of so many lists, by the present model. The index must have been computed."""
+        return forecast(self.indexes[lists], self.model, self.learning.goals.recall_target)
+
+    def forecasts(self) -> list[Forecast]:
+        """What is expected of all that were computed, by ascending lists."""
+        return [self.forecast(lists) for lists in sorted(self.indexes)]
+
+    def choose(self) -> Forecast | None:
+        """The best on paper, looked for more finely around the best of the survey; None when none suffices."""
+        for _ in range(_REFINEMENTS):
+            chosen = best(self.forecasts())
+            if chosen is None:
+                return None
+            new = further_lists(sorted(self.indexes), chosen.lists, max(max(self.indexes), chosen.lists))
+            if not new or self.learning.left_seconds() < 0:
+                break
+            for lists in new:
+                self.compute(lists)
+        return best(self.forecasts())
+
+    def observe(self, target: Callable[[], Searchable], lists: int, label: str) -> None:
+        """Time queries on a real index of so many lists and fit the model to everything that was observed.
+
+        ``target`` is called only when that was not done in an earlier run.
+        """
+        dimension = self.learning.queries.vectors.shape[1]
+        self.compute(lists)
+        middle = self.forecast(lists).probes
+        efforts = sorted({min(max(1, round(share * middle)), max(1, lists - 1)) for share in _PROBES_OBSERVED})
+        queries = self.learning.vectors(self.learning.parts.tune[:_OBSERVED_QUERIES])
+
+        def work() -> list[Observation]:
+            self.learning.progress(f"timing what {label} reads")
+            searchable = target()
+            with connect(self.learning.address, role="target") as connection:
+                found = observe(
+                    connection,
+                    searchable.statement(Effort(middle)),
+                    queries,
+                    [session_settings(searchable.form, Effort(probes)) for probes in efforts],
+                    centroid_pages=centroid_pages(lists, dimension, Storage.VECTOR),
+                    rows_per_page=rows_per_page(dimension, Storage.VECTOR),
+                )
+            return list(found)
+
+        self.observations += self.learning.journal.once(f"observed: {label}", list[Observation], work)
+        self.model = fit(self.observations, centroids_per_page(dimension, Storage.VECTOR))
+
+    def predicted(self, lists: int) -> Candidate:
+        """So many lists as a candidate that was not built."""
+        found, dimension = self.forecast(lists), self.learning.queries.vectors.shape[1]
+        return Candidate(
+            form=ivfflat(lists),
+            effort=Effort(found.probes),
+            source="predicted",
+            recall=found.recall,
+            predicted_p95_ms=found.p95 if self.model is not BY_PAGES else None,
+            p95_ms=None,
+            reaches=found.reaches,
+            index_bytes=index_pages(self.indexes[lists][0].list_rows, dimension, Storage.VECTOR) * PAGE_BYTES,
+            build_memory_mib=ivfflat_build_memory(lists, self.rows, dimension, self.rows).required_mib,
+        )
+
+    def build(self, chosen: Forecast) -> Candidate:
+        """Build an index of the chosen lists, find its probes and let it contest."""
+        learning = self.learning
+        predicted = None if self.model is BY_PAGES else chosen.p95
+        found = learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted)
+        learning.contest(found)
+        return found
+
+    def run(self, present: tuple[Searchable, int] | None) -> None:
+        """Survey, fit, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
+        self.survey()
+        first = best(self.forecasts())
+        if first is None:
+            self.learning.skipped.append(
+                f"no number of lists reaches recall {self.learning.goals.recall_target} on the queries that tune"
+            )
+            return
+        if present is not None:
+            searchable, lists = present
+            self.observe(lambda: searchable, lists, f"the present index of {lists:,} lists")
+        else:
+            self._build_and_observe(first)
+        chosen = self.choose()
+        if chosen is None:
+            return
+        built = [lists for lists in self.indexes if ivfflat(lists) in self.learning.candidates]
+        at_hand = min((self.forecast(lists) for lists in built), key=lambda found: found.p95, default=None)
+        if at_hand is None or at_hand.p95 * (1 - _WORTH_A_BUILD) > chosen.p95:
+            self._build_and_observe(chosen)
+        self._try_rival()
+
+    def _build_and_observe(self, chosen: Forecast) -> None:
+        form, learning = self.build(chosen).form, self.learning
+        self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, form.label)
+
+    def error_of_p95(self) -> float | None:
+        """How far the measured server times of the indexes that were built lie from the model, at their p95."""
+        if self.model is BY_PAGES or not self.observations:
+            return None
+        ratios = [
+            seen.server_ms / float(self.model.milliseconds(seen.centroid_pages, np.array([seen.rows]))[0])
+            for seen in self.observations
+        ]
+        return float(abs(np.quantile(ratios, 0.95) / np.quantile(self.model.ratios, 0.95) - 1))
+
+    def _try_rival(self) -> None:
+        """Build the most promising of those that the model cannot tell from the best, where that could matter."""
+        learning = self.learning
+        error = self.error_of_p95()
+        if learning.best is None or learning.best.form.lists not in self.indexes or error is None:
+            return
+        chosen = self.forecast(learning.best.form.lists)
+        others = [found for found in rivals(self.forecasts(), chosen, error) if not self._is_built(found.lists)]
+        if error > _WORTH_A_BUILD and others:
+            rival = others[0]
+            if learning.has_room(f"IVFFlat with {rival.lists:,} lists", self.build_seconds(rival.lists)):
+                self.build(rival)
+
+    def ask(self, lists: int) -> Candidate:
+        """What somebody asked for: measured where there is time, else as predicted."""
+        if lists not in self.indexes:
+            self.compute(lists)
+        found = self.forecast(lists)
+        if self._is_built(lists):
+            return self.learning.candidates[ivfflat(lists)]
+        if self.learning.has_room(f"building the {lists:,} lists that were asked for", self.build_seconds(lists)):
+            return self.build(found)
+        return self.predicted(lists)
+
+    def build_seconds(self, lists: int) -> float:
+        """About how long a build takes, from those that were made: k-means grows faster than the lists."""
+        made = [
+            (one.form.lists, one.build_seconds)
+            for one in self.learning.candidates.values()
+            if one.form.lists and one.build_seconds and one.form.storage is Storage.VECTOR
+        ]
+        if not made:
+            return 0.0
+        nearest = min(made, key=lambda pair: abs(np.log(pair[0] / lists)))
+        return float(nearest[1] * max((lists / nearest[0]) ** 1.5, 0.2))
+
+    def probes_by_seed(self, seeds: int) -> dict[int, int | None]:
+        """For the best index, the probes that suffice with each seed of k-means: how much a rebuild may differ."""
+        chosen = self.learning.best
+        if chosen is None or chosen.form.lists not in self.indexes:
+            return {}
+        lists = chosen.form.lists
+        for seed in range(seeds):
+            if seed and self.learning.left_seconds() < 0:
+                break
+            self.compute(lists, seed)
+        target = self.learning.goals.recall_target
+        return {index.seed: index.smallest_probes(target) for index in self.indexes[lists]}
+
+    def is_only_predicted(self, lists: int) -> bool:
+        """Whether so many lists were computed and not built."""
+        return lists in self.indexes and not self._is_built(lists)
+
+    def _is_built(self, lists: int) -> bool:
+        return ivfflat(lists) in self.learning.candidates

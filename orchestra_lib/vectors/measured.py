@@ -1,0 +1,129 @@
+"""One index, measured: what it finds and how long it takes at an effort, and the least effort that suffices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from orchestra_lib.bench.statistics import Estimate, mean, quantile
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.evaluate import QuerySet
+from orchestra_lib.vectors.forms import LARGEST_EFFORT, Effort, Form, Method
+from orchestra_lib.vectors.search import Searchable, recalls, search
+
+_STEP_DOWN, _STEP_UP = 0.75, 1.3
+_FINEST = 32  # an effort is found to one part in so many
+_NOTCH = 1.25
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A pass over queries: recall and milliseconds of each (float64 (q,)), and the index that the plan read.
+
+    ``ids`` are the answers; ``short`` is how many of them had fewer rows than there are.
+    """
+
+    effort: Effort
+    ids: tuple[tuple[str, ...], ...]
+    short: int
+    recalls: NDArray[np.float64]
+    milliseconds: NDArray[np.float64]
+    index: str | None
+
+    @property
+    def recall(self) -> Estimate:
+        """Recall@k with the interval over the queries."""
+        return mean(self.recalls)
+
+    @property
+    def p95_ms(self) -> Estimate:
+        """The p95 at the client, one query after another."""
+        return quantile(self.milliseconds, 0.95)
+
+
+def measure(
+    connection: psycopg.Connection, target: Searchable, queries: QuerySet, effort: Effort, *, passes: int = 1
+) -> Measured:
+    """Search with every query, ``passes`` times, and pool the times; the recall is that of the last pass.
+
+    Raises DataError when the plan does not read an index of the form that is to be measured.
+    """
+    runs = [search(connection, target, queries.vectors, effort) for _ in range(passes)]
+    if (runs[-1].plan_uses is None) != (target.form.method is Method.EXACT):
+        raise DataError(
+            f"{target.form.label} cannot be measured: the plan reads {runs[-1].plan_uses or 'the whole table'}; "
+            "look at the statement's plan with EXPLAIN"
+        )
+    times = np.concatenate([run.milliseconds for run in runs])
+    truth, ids = queries.truth, runs[-1].ids
+    short = sum(len(truth.without_self(number, found)) < truth.wanted(number) for number, found in enumerate(ids))
+    return Measured(effort, ids, short, recalls(runs[-1], truth), times, runs[-1].plan_uses)
+
+
+def clears(recall: NDArray[np.float64], recall_target: float) -> bool:
+    """Whether the lower bound over these queries clears the target. Finding everything counts, however few they are."""
+    return bool(recall.min() == 1) or mean(recall).low >= recall_target
+
+
+def least_effort(sufficient: Callable[[int], bool], guess: int, fewest: int, most: int) -> int | None:
+    """The least effort that suffices, to one part in 32, given that more never finds less; None when none does.
+
+    It is bracketed from a guess and then bisected: with a good guess that takes three to five measurements.
+    """
+    guess = min(max(guess, fewest), most)
+    if sufficient(guess):
+        above, below = guess, fewest - 1
+        while above > fewest:
+            lower = max(fewest, min(above - 1, int(above * _STEP_DOWN)))
+            if not sufficient(lower):
+                below = lower
+                break
+            above = lower
+    else:
+        below, above = guess, guess
+        while True:
+            if above >= most:
+                return None
+            above = min(most, max(above + 1, int(above * _STEP_UP)))
+            if sufficient(above):
+                break
+            below = above
+    while above - below > max(1, above // _FINEST):
+        middle = (above + below) // 2
+        above, below = (middle, below) if sufficient(middle) else (above, middle)
+    return above
+
+
+def find_effort(
+    connection: psycopg.Connection, target: Searchable, queries: QuerySet, guess: Effort, recall_target: float
+) -> Measured:
+    """The least effort of an index that clears the target on these queries, measured warm; else the most there is."""
+    most = largest_effort(target.form)
+    found: dict[int, Measured] = {}
+
+    def sufficient(value: int) -> bool:
+        if value not in found:
+            found[value] = measure(connection, target, queries, replace(guess, value=value))
+        return clears(found[value].recalls, recall_target)
+
+    fewest = max(guess.rerank or target.k, 1) if target.form.method is Method.HNSW else 1
+    value = least_effort(sufficient, guess.value, fewest, most)
+    # Everything that was read by then is warm.
+    return measure(connection, target, queries, replace(guess, value=value or most), passes=2)
+
+
+def largest_effort(form: Form) -> int:
+    """The most that a search of this form can do: all lists, or the setting's own limit."""
+    limit = LARGEST_EFFORT.get(form.method, 1)
+    # With probes for every list the planner avoids the index.
+    return min(limit, max(1, form.lists - 1)) if form.method is Method.IVFFLAT and form.lists else limit
+
+
+def one_notch_up(form: Form, effort: Effort) -> Effort:
+    """A quarter more effort, never more than there is: fixed beforehand, so that a second attempt stays honest."""
+    return replace(effort, value=min(largest_effort(form), math.ceil(effort.value * _NOTCH)))

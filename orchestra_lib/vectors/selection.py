@@ -1,0 +1,112 @@
+"""Choosing the lists on paper: what each virtual index needs for the recall, what it then costs, and which is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestra_lib.bench.statistics import Estimate, mean
+from orchestra_lib.vectors.cost import CostModel
+from orchestra_lib.vectors.ivf import VirtualIndex, sufficient_probes
+from orchestra_lib.vectors.tuning import PagePoint
+
+BY_PAGES = CostModel(0.0, 1.0, 1.0, 0.0, (1.0,))
+"""Before anything was measured: a centroid costs what a row costs, since both are one distance."""
+_RESAMPLES = 200
+TEN_TIMES = 10
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One number of lists at the fewest probes that suffice for every seed, or at all of them when none do.
+
+    ``recall`` is that of the seed that finds least. ``p95`` is the mean over the seeds, in the unit of the cost model,
+    and ``p95_error`` its standard error over the queries.
+    """
+
+    lists: int
+    probes: int
+    reaches: bool
+    recall: Estimate
+    p95: float
+    p95_error: float
+    centroid_pages: float
+    list_pages: float
+
+
+def forecast(indexes: Sequence[VirtualIndex], model: CostModel, recall_target: float) -> Forecast:
+    """What these indexes, of one number of lists and different seeds, are expected to need and to cost."""
+    probes = sufficient_probes(indexes, recall_target)
+    at = probes or min(index.most_probes for index in indexes)
+    costs = np.stack([model.predict(index, at) for index in indexes])
+    recalls = min((index.recall(at) for index in indexes), key=lambda values: float(values.mean()))
+    pages = float(np.mean([index.pages(at).mean() for index in indexes]))
+    return Forecast(
+        lists=indexes[0].lists,
+        probes=at,
+        reaches=probes is not None,
+        recall=mean(recalls),
+        p95=float(np.mean([model.quantile_ms(index, at, 0.95) for index in indexes])),
+        p95_error=_p95_error(costs.mean(axis=0)),
+        centroid_pages=float(indexes[0].centroid_pages),
+        list_pages=pages - indexes[0].centroid_pages,
+    )
+
+
+def best(forecasts: Sequence[Forecast]) -> Forecast | None:
+    """The least expected p95 among those that reach the target; within one standard error of it the fewest lists.
+
+    Fewer lists build, insert and fit into memory more easily. None when no forecast reaches the target.
+    """
+    reaching = [found for found in forecasts if found.reaches]
+    if not reaching:
+        return None
+    least = min(reaching, key=lambda found: found.p95)
+    return min((found for found in reaching if found.p95 <= least.p95 + least.p95_error), key=lambda found: found.lists)
+
+
+def rivals(forecasts: Sequence[Forecast], chosen: Forecast, error: float) -> list[Forecast]:
+    """Those that the model's relative error could hide behind the chosen one, the most promising first."""
+    return sorted(
+        (
+            found
+            for found in forecasts
+            if found.reaches and found.lists != chosen.lists and found.p95 * (1 - error) < chosen.p95
+        ),
+        key=lambda found: found.p95,
+    )
+
+
+def page_points(
+    indexes: Mapping[int, Sequence[VirtualIndex]], model: CostModel, recall_target: float, rows: int
+) -> tuple[PagePoint, ...]:
+    """Pages and expected p95 over the lists, with as many rows as there are and with ten times as many.
+
+    Recall at a number of probes stays while a table grows alike everywhere; each list grows in proportion.
+    """
+    points = []
+    for size in (rows, TEN_TIMES * rows):
+        for lists in sorted(indexes):
+            found = forecast([index.at_rows(size) for index in indexes[lists]], model, recall_target)
+            points.append(
+                PagePoint(
+                    size,
+                    lists,
+                    found.probes,
+                    found.centroid_pages,
+                    found.list_pages,
+                    found.p95,
+                    found.recall.low,
+                    found.reaches,
+                )
+            )
+    return tuple(points)
+
+
+def _p95_error(costs: NDArray[np.float64]) -> float:
+    rng = np.random.default_rng(0)
+    drawn = costs[rng.integers(len(costs), size=(_RESAMPLES, len(costs)))]
+    return float(np.quantile(drawn, 0.95, axis=1).std())
