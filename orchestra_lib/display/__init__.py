@@ -1,5 +1,6 @@
 """How the notebooks look: tables, figures, progress lines and buttons. Nothing here decides anything."""
 
+from orchestra_lib.display import renderer as _renderer  # noqa: F401 - figures are drawn by it
 from orchestra_lib.display.boxes import header_box, message_box, verdict_box
 from orchestra_lib.display.progress import Progress
 from orchestra_lib.display.tables import Table, evidence_table, plan_table

@@ -4,33 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io as pio
-from plotly.io.base_renderers import NotebookRenderer
 
 from orchestra_lib.vectors.evaluate import Evaluation
-
-
-class _SelfContained(NotebookRenderer):  # type: ignore[misc]
-    """Plotly's renderer for notebooks, which brings plotly.js along once, without its MathJax from another host."""
-
-    def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, str]:
-        html = pio.to_html(
-            fig_dict,
-            include_plotlyjs=False,
-            include_mathjax=False,
-            full_html=False,
-            default_width="100%",
-            validate=False,
-        )
-        return {"text/html": html}
-
-
-# The first is what JupyterLab draws itself; the second is for an exported page, which then needs no network.
-pio.renderers["self_contained"] = _SelfContained()
-pio.renderers.default = "plotly_mimetype+self_contained"
 
 # Okabe and Ito's palette: told apart by people who do not see all colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
