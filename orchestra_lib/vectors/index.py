@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import psutil
@@ -19,6 +20,7 @@ from orchestra_lib.vectors.truth import OPERATORS
 
 _MIB = 1 << 20
 _SECONDS_BETWEEN_READINGS = 0.5
+_ANY_OPCLASS = "vector_cosine_ops"  # of bits, whose distance is none of the vectors'
 _METHODS = tuple(method.value for method in Method if method is not Method.EXACT)
 _DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64  # pgvector's, of an index that names none
 
@@ -126,14 +128,39 @@ def build_index(
     in; an interrupt ends the build on the server, too. Others on the column stay, see ``drop_others``. Raises
     GateFailed when memory does not suffice.
     """
+    wanted = _Wanted(spec, spec.create_statement(concurrently=concurrently), concurrently)
     with connect(address, role="target") as connection:
         memory = planned_memory(connection, spec)
-        if is_built(connection, spec):
-            seconds = None
-        else:
+        seconds = None
+        if not is_built(connection, spec):
             check_memory(memory, spec, available_mib)
-            seconds = _create(connection, address, spec, memory, progress, concurrently=concurrently)
+            seconds = _create(connection, address, wanted, memory, progress)
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(spec.table)))
+        found = _read_back(connection, spec)
+    return BuiltIndex(found.name, found.form, found.size_bytes, seconds, memory)
+
+
+def rebuild_index(
+    address: Address,
+    table: str,
+    column: str,
+    index: LiveIndex,
+    available_mib: int | None,
+    progress: Callable[[str], None],
+) -> BuiltIndex:
+    """Build an index by its recorded definition, concurrently, as ``build_index`` does.
+
+    Raises GateFailed when memory does not suffice, DataError when the result differs from what was recorded.
+    """
+    statement = sql.SQL(index.definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1))
+    spec = IndexSpec(
+        table, index.form, index.opclass or _ANY_OPCLASS, index.dimension or 0, column=column, given_name=index.name
+    )
+    with connect(address, role="target") as connection:
+        memory = planned_memory(connection, spec)
+        check_memory(memory, spec, available_mib)
+        seconds = _create(connection, address, _Wanted(spec, sql.Composed([statement]), True), memory, progress)
+        connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
         found = _read_back(connection, spec)
     return BuiltIndex(found.name, found.form, found.size_bytes, seconds, memory)
 
@@ -195,19 +222,24 @@ def serving_index(connection: psycopg.Connection, table: sql.Composable, column:
     return max(plain, key=lambda index: index.form.lists or 0, default=None)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    spec: IndexSpec
+    statement: sql.Composed
+    concurrently: bool
+
+
 def _create(
     connection: psycopg.Connection,
     address: Address,
-    spec: IndexSpec,
+    wanted: _Wanted,
     memory: BuildMemory,
     progress: Callable[[str], None],
-    *,
-    concurrently: bool,
 ) -> float:
-    setting = spec.maintenance_work_mem_mib or memory.setting_mib
+    setting = wanted.spec.maintenance_work_mem_mib or memory.setting_mib
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build-index") as pool:
-        building = pool.submit(_create_with, connection, spec, setting, concurrently=concurrently)
+        building = pool.submit(_create_with, connection, wanted, setting)
         try:
             _report_until(building, address, connection.info.backend_pid, progress)
         except BaseException:
@@ -216,21 +248,16 @@ def _create(
     return time.monotonic() - started
 
 
-def _create_with(
-    connection: psycopg.Connection, spec: IndexSpec, maintenance_work_mem_mib: int, *, concurrently: bool
-) -> None:
+def _create_with(connection: psycopg.Connection, wanted: _Wanted, maintenance_work_mem_mib: int) -> None:
     # An invalid index of that name, left by a concurrent build that was killed, may be in the way.
     drop = sql.SQL("DROP INDEX {concurrently}IF EXISTS {name}").format(
-        concurrently=sql.SQL("CONCURRENTLY " if concurrently else ""), name=sql.Identifier(spec.name)
+        concurrently=sql.SQL("CONCURRENTLY " if wanted.concurrently else ""), name=sql.Identifier(wanted.spec.name)
     )
     connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{maintenance_work_mem_mib}MB"])
-    if concurrently:  # PostgreSQL does not allow it in a transaction
+    # PostgreSQL does not allow a concurrent build in a transaction.
+    with nullcontext() if wanted.concurrently else connection.transaction():
         connection.execute(drop)
-        connection.execute(spec.create_statement(concurrently=True))
-    else:
-        with connection.transaction():
-            connection.execute(drop)
-            connection.execute(spec.create_statement(concurrently=False))
+        connection.execute(wanted.statement)
     connection.execute("RESET maintenance_work_mem")
 
 

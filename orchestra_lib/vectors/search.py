@@ -105,7 +105,7 @@ def searching(connection: psycopg.Connection, target: Searchable, effort: Effort
         statement += sql.SQL(f" /* pinned {next(_pins)} */")
         settings |= KEEP_THE_PLAN
     last: dict[str, object] = {}
-    with _settings(connection, settings), connection.cursor(binary=True) as cursor:
+    with session(connection, settings), connection.cursor(binary=True) as cursor:
 
         def ask(query: NDArray[np.float32], values: Sequence[str] = ()) -> tuple[tuple[str, ...], float]:
             parameters = target.parameters(query, values)
@@ -136,7 +136,7 @@ def search(
     settings that were made, or when that index cannot answer.
     """
     given = values if values is not None else [()] * len(queries)
-    with _settings(connection, target.form.settings(effort)):
+    with session(connection, target.form.settings(effort)):
         left_alone = planned_index(connection, target, effort, queries[0], given[0])
     for attempt in range(_PASSES):
         try:
@@ -197,7 +197,8 @@ def reciprocal_ranks(run: SearchRun, answers: Sequence[str]) -> NDArray[np.float
 
 
 @contextmanager
-def _settings(connection: psycopg.Connection, wanted: Mapping[str, str]) -> Iterator[None]:
+def session(connection: psycopg.Connection, wanted: Mapping[str, str]) -> Iterator[None]:
+    """Inside, the session has these settings, read back; afterwards those that it began with. Raises DataError."""
     # The library must be loaded before its settings exist, or the server takes any text for them.
     connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
     for name, value in wanted.items():
