@@ -35,18 +35,6 @@ class OperationFailed(Exception):
     """An operation ended with an error; the message is its."""
 
 
-def _sent(request: urllib.request.Request) -> dict[str, Any]:
-    """The answer; a request whose connection broke while it was sent, which nobody has read, is sent once more."""
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own server
-            return json.loads(answer.read())
-    except urllib.error.URLError as error:
-        if not isinstance(error.reason, BrokenPipeError):
-            raise
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        return json.loads(answer.read())
-
-
 @dataclass(frozen=True)
 class Planes:
     """Both planes: where they are, and whose tokens count."""
@@ -119,7 +107,8 @@ class Planes:
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
         )
         try:
-            return _sent(request)
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             told = error.read()  # in the message too, so that a test that did not want it says why
             raise urllib.error.HTTPError(

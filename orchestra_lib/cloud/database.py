@@ -8,6 +8,7 @@ credentials; nothing else. https://cloud.google.com/alloydb/docs/connect-languag
 from __future__ import annotations
 
 import os
+import socket
 import urllib.request
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.alloydbconnector import Connector, RefreshStrategy
 
+from orchestra_lib.cloud.tls_pump import plain_end
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.secret import Secret
 
@@ -44,12 +46,19 @@ def connector(credentials: Any, *, endpoint: str | None = None, ca_file: Path | 
     if credentials.expiry is None:
         # The connector reads when the token expires, and a token of the local target does not.
         credentials.expiry = _NEVER
-    return Connector(
+    return _Connector(
         credentials=credentials,
         alloydb_api_endpoint=endpoint or _GOOGLES_ENDPOINT,
         # A kernel that slept through a background refresh would come back with an expired certificate.
         refresh_strategy=RefreshStrategy.LAZY,
     )
+
+
+class _Connector(Connector):
+    """The official connector, whose TLS connections are touched by one thread each (see ``tls_pump``)."""
+
+    def metadata_exchange(self, *asked: Any) -> socket.socket:  # type: ignore[override]
+        return plain_end(super().metadata_exchange(*asked))
 
 
 class InstanceDial:
