@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import errno
+import ctypes
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-_PROBES = 256
-"""Of a file, spread evenly: the share that is cached is then known to a few per cent."""
+import numpy as np
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
 
 def drop(files: Iterable[Path]) -> None:
@@ -26,34 +29,36 @@ def drop(files: Iterable[Path]) -> None:
 
 
 def cached_share(files: Iterable[Path]) -> float | None:
-    """The share of the files' bytes that a read would find in memory, from samples; None where it cannot be told.
+    """The share of the files' pages that are in memory; None where it cannot be told, or where there is no page.
 
     Raises OSError when a file cannot be opened.
     """
-    total, cached = 0, 0.0
+    pages, cached = 0, 0
     for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            size = os.fstat(descriptor).st_size
-            offsets = range(0, size, max(1, size // _PROBES))
-            found = [_is_cached(descriptor, offset) for offset in offsets]
-        finally:
-            os.close(descriptor)
-        if None in found:
+        resident = _resident(file)
+        if resident is None:
             return None
-        total += size
-        cached += size * sum(map(bool, found)) / max(1, len(found))
-    return cached / total if total else None
+        pages += resident.size
+        cached += int(np.count_nonzero(resident & 1))
+    return cached / pages if pages else None
 
 
-def _is_cached(descriptor: int, offset: int) -> bool | None:
+def _resident(file: Path) -> np.ndarray[tuple[int], np.dtype[np.uint8]] | None:
+    """For each page whether it is in memory (mincore(2): the lowest bit); None where the kernel does not tell us."""
+    descriptor = os.open(file, os.O_RDONLY)
     try:
-        # A read that may not wait for the disk is refused where it would have to (preadv2(2), RWF_NOWAIT).
-        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return None  # this file system does not know it
-        raise
-    return True
+        status = os.fstat(descriptor)
+        # To anybody else the kernel answers that all of it is (Linux 5.2, against side channels).
+        if os.geteuid() not in (0, status.st_uid) and not os.access(file, os.W_OK):
+            return None
+        resident = np.zeros(-(-status.st_size // mmap.PAGESIZE), dtype=np.uint8)
+        if not resident.size:
+            return resident
+        with mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ) as mapped:
+            # Looking at a page by reading it would bring it in; a mapping that nobody touches does not.
+            view = np.frombuffer(mapped, dtype=np.uint8)
+            failed = _libc.mincore(view.ctypes.data, status.st_size, resident.ctypes.data)
+            del view  # a mapping that is looked at cannot be closed
+        return None if failed else resident
+    finally:
+        os.close(descriptor)

@@ -38,8 +38,8 @@ class Cache(StrEnum):
 class Prepared:
     """The state that was wanted, what was done for it, and what is missing from it, each a short sentence.
 
-    ``os_cached_share`` is the share of the relations' pages that the operating system has in memory, from samples;
-    None where that cannot be seen from here.
+    ``os_cached_share`` is the share of the relations' pages that the operating system has in memory, None where that
+    cannot be seen from here.
     """
 
     state: Cache
@@ -84,7 +84,7 @@ def cold(address: Address, relations: Sequence[str], restart: Callable[[], objec
     done.append("the operating system was told to forget the relations' files")
     share = cached_share(files)
     if share is None:
-        missing.append("this file system does not tell what of a file is in memory")
+        missing.append("the kernel does not tell us what of the files is in memory: they are another user's")
     elif share > _COLD_SHARE:
         missing.append(f"the operating system still has {share:.0%} of the relations in memory")
     return Prepared(Cache.COLD, tuple(done), tuple(missing), share)
@@ -108,7 +108,7 @@ def _restarted(restart: Callable[[], object] | None) -> tuple[list[str], list[st
 def _with_toast(connection: psycopg.Connection, relations: Sequence[str]) -> list[str]:
     """The relations, and the TOAST tables of those that have one with that one's index. Raises psycopg.Error."""
     rows = connection.execute(
-        "WITH wanted AS (SELECT name::regclass AS oid FROM unnest(%s) AS name), "
+        "WITH wanted AS (SELECT name::regclass AS oid FROM unnest(%s::text[]) AS name), "
         "toast AS (SELECT reltoastrelid AS oid FROM pg_class JOIN wanted USING (oid) WHERE reltoastrelid <> 0) "
         "SELECT oid::regclass::text FROM wanted UNION SELECT oid::regclass::text FROM toast "
         "UNION SELECT indexrelid::regclass::text FROM pg_index JOIN toast ON indrelid = toast.oid ORDER BY 1",
@@ -152,19 +152,24 @@ def _files(connection: psycopg.Connection, names: Sequence[str]) -> tuple[list[P
     """The relations' files on this machine; without them, why there are none."""
     if not connection.info.host.startswith("/"):
         return [], "the server's files are not on this machine: what its operating system caches is not known"
+    # The setting is hidden from a role that may not read all of them.
     rows = connection.execute(
-        "SELECT current_setting('data_directory') || '/' || pg_relation_filepath(name::regclass) FROM unnest(%s) name",
+        "SELECT setting || '/' || pg_relation_filepath(relation::regclass) "
+        "FROM pg_settings, unnest(%s::text[]) AS relation WHERE name = 'data_directory'",
         [[*names]],
-    )
+    ).fetchall()
+    if not rows:
+        return [], "this role may not see where the server's files are (GRANT pg_read_all_settings)"
     try:
-        found = [
-            file
-            for (first,) in rows
-            for file in (Path(first), *Path(first).parent.glob(f"{Path(first).name}.[0-9]*"))
-            if file.stat()
-        ]
-        for file in found:
-            file.open("rb").close()
+        found = [file for (first,) in rows for file in _segments(Path(first))]
     except OSError as error:
         return [], f"the server's files cannot be read from here ({error.strerror}): their cache is not ours to empty"
     return found, None
+
+
+def _segments(first: Path) -> list[Path]:
+    """The files of a relation: one a gibibyte. Raises OSError when they cannot be read."""
+    found = [first, *first.parent.glob(f"{first.name}.[0-9]*")]
+    for file in found:
+        file.open("rb").close()
+    return found

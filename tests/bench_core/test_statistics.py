@@ -1,0 +1,92 @@
+"""Intervals that hold what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from orchestra_lib.bench.statistics import mean, quantile, quantile_of_series
+
+
+def test_the_interval_of_a_quantile_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(7)
+    truth = -np.log(0.05)  # p95 of a unit exponential
+    intervals = [quantile(rng.exponential(size=300), 0.95) for _ in range(300)]
+    covered = np.mean([found.low <= truth <= found.high for found in intervals])
+    assert covered >= 0.93
+
+
+def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(7)
+    covered = np.mean(
+        [(found := mean(rng.binomial(10, 0.96, size=150) / 10, seed=n)).low <= 0.96 <= found.high for n in range(200)]
+    )
+    assert covered >= 0.90
+
+
+def test_too_few_samples_leave_the_end_of_an_interval_open():
+    assert quantile([1.0, 2.0, 3.0], 0.99).high == np.inf
+    assert str(quantile([1.0, 2.0, 3.0], 0.99)).endswith(", ∞]")
+
+
+def test_equal_samples_still_have_a_lower_end():
+    found = mean([1.0] * 100)
+    assert found.value == found.high == 1.0
+    assert found.low == pytest.approx(0.97, abs=0.001)
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match="no samples"):
+        quantile([], 0.5)
+    with pytest.raises(ValueError, match="no samples"):
+        quantile_of_series([], 0.5)
+    with pytest.raises(ValueError, match="no samples"):
+        mean([])
+
+
+def waits_of_a_queue(rng, count, load=0.7):
+    """Times in the system of a queue with one server, Poisson arrivals and exponential service of mean 1 (M/M/1).
+
+    They are exponential with mean 1 / (1 - load), and each is much like the one before.
+    """
+    between, service = rng.exponential(1 / load, count), rng.exponential(1.0, count)
+    steps = service[:-1] - between[1:]
+    walk = np.concatenate([[0.0], np.cumsum(steps)])
+    return walk - np.minimum.accumulate(walk) + service
+
+
+def test_the_interval_of_a_queues_quantile_covers_the_truth_where_that_of_independent_samples_does_not():
+    rng = np.random.default_rng(7)
+    truth = -np.log(0.05) / 0.3
+    runs = [waits_of_a_queue(rng, 5_000)[1_000:] for _ in range(150)]
+    covered = {
+        of.__name__: np.mean([(found := of(run, 0.95)).low <= truth <= found.high for run in runs])
+        for of in (quantile, quantile_of_series)
+    }
+    assert covered["quantile"] < 0.6
+    assert covered["quantile_of_series"] >= 0.88
+
+
+def test_independent_samples_have_the_same_interval_in_any_order():
+    sample = np.random.default_rng(3).exponential(size=2_000)
+    series, set_ = quantile_of_series(sample, 0.9), quantile(sample, 0.9)
+    assert series.value == set_.value
+    assert (series.high - series.low) == pytest.approx(set_.high - set_.low, rel=0.15)
+
+
+def test_the_interval_of_a_quantile_is_that_of_the_order_statistics():
+    sample = np.random.default_rng(3).exponential(size=300)
+    for share in (0.5, 0.9, 0.95):
+        expected = stats.quantile_test(sample, p=share).confidence_interval()
+        found = quantile(sample, share)
+        assert (found.low, found.high) == (expected.low, expected.high)
+        assert found.value == pytest.approx(np.quantile(sample, share))
+
+
+def test_what_never_came_makes_the_quantiles_beyond_it_infinite():
+    sample = [1.0] * 90 + [np.inf] * 10
+    assert quantile(sample, 0.5).high == 1.0
+    assert quantile(sample, 0.95).value == np.inf
+    assert quantile_of_series([np.inf] * 10, 0.5).low in (np.inf, -np.inf)
+    assert quantile([1.0, np.inf], 0.5).value == np.inf, "between a number and none lies no number"
