@@ -15,4 +15,4 @@ print("Plotly.newPlot" in go.Figure()._repr_mimebundle_()["text/html"])
 def test_the_package_alone_makes_figures_draw_themselves() -> None:
     # In a process of its own: here other tests have imported everything.
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "True"
+    assert done.stdout.splitlines()[-1] == "True"  # plotly.js itself is shown before the first figure
