@@ -1,4 +1,4 @@
-"""The local target as a program: ``local up | status | env | instance | down | reset``.
+"""The local target as a program: ``local up | status | env | instance | services | down | reset``.
 
 Only its command and its sockets are for others.
 """
@@ -24,6 +24,10 @@ from orchestra_lib.local.control import process
 from orchestra_lib.local.control.operations import latency_of
 from orchestra_lib.local.control.process import ControlProcess
 from orchestra_lib.local.databases import LocalState
+from orchestra_lib.local.run import door as cloud_run_door
+from orchestra_lib.local.run import places
+from orchestra_lib.local.run import presence as cloud_run_presence
+from orchestra_lib.local.run import program as cloud_run
 from orchestra_lib.paths import state_directory
 
 PARTS = ("control", "databases")
@@ -32,10 +36,11 @@ _ENVIRONMENT = "local"
 
 @dataclass(frozen=True)
 class LocalTarget:
-    """What runs: the control plane and AlloyDB's data plane (None when they do not), and the databases."""
+    """What runs: the control plane, the data planes of AlloyDB and Cloud Run (None when not), and the databases."""
 
     control: ControlProcess | None
     alloydb: DataPlane | None
+    run: cloud_run_presence.DataPlane | None
     local: LocalState
 
     @property
@@ -46,18 +51,21 @@ class LocalTarget:
     @property
     def running(self) -> tuple[str, ...]:
         """The names of the parts that are up."""
-        parts = {"control plane": self.control, "AlloyDB": self.alloydb}
+        parts = {"control plane": self.control, "AlloyDB": self.alloydb, "Cloud Run": self.run}
         return (*(name for name, part in parts.items() if part), *self.local.databases)
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"url", "token_file", "port", "pid", "alloydb", "state_dir", "databases"}``; the last two always.
+        """``{"url", "token_file", "port", "pid", "alloydb", "run", "state_dir", "databases"}``; the last two always.
 
-        ``alloydb`` is ``{"endpoint", "ca_file", "pid"}``: where the connector finds the admin service.
+        ``alloydb`` is ``{"endpoint", "ca_file", "pid"}``: where the connector finds the admin service. ``run`` is
+        ``{"endpoint", "pid"}``: where Cloud Run's data plane tells what it serves.
         """
         control = asdict(self.control) if self.control else {}
         control.pop("started", None)
         alloydb = {name: getattr(self.alloydb, name) for name in ("endpoint", "ca_file", "pid")} if self.alloydb else {}
-        return {**control, **({"alloydb": alloydb} if alloydb else {}), **asdict(self.local)}
+        run = {name: getattr(self.run, name) for name in ("endpoint", "pid")} if self.run else {}
+        parts = {name: part for name, part in (("alloydb", alloydb), ("run", run)) if part}
+        return {**control, **parts, **asdict(self.local)}
 
     def as_json(self) -> str:
         """The same as JSON."""
@@ -68,9 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``local``."""
     parser.add_argument(
         "action",
-        choices=("up", "status", "env", "instance", "down", "reset"),
+        choices=("up", "status", "env", "instance", "services", "down", "reset"),
         help="env prints what a shell has to export so that gcloud talks to the local Google Cloud; instance waits for "
-        "an AlloyDB instance and prints where its server listens",
+        "an AlloyDB instance and prints where its server listens; services counts what Cloud Run's revisions do",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the instance: projects/…/instances/…")
     parser.add_argument("--json", action="store_true")
@@ -97,8 +105,13 @@ def run(options: argparse.Namespace) -> int:
         found_at = local_door.ask(process.directory(directory), options.name)
         sys.stdout.write(json.dumps(found_at, indent=1) + "\n" if options.json else _told_instance(found_at))
         return 0
+    if options.action == "services":
+        served = _served(directory)
+        sys.stdout.write(json.dumps(served, indent=1) + "\n" if options.json else _told_services(served))
+        return 0
     if options.action in ("down", "reset"):
         stopped = (
+            *cloud_run.down(process.directory(directory)),
             *alloydb.down(process.directory(directory)),
             *process.down(directory),
             *databases.down(directory),
@@ -122,8 +135,10 @@ def run(options: argparse.Namespace) -> int:
 def state() -> LocalTarget:
     """What runs now; starts nothing."""
     directory = state_directory()
-    data_plane = alloydb.status(process.directory(directory))
-    return LocalTarget(process.status(directory), data_plane, databases.status(directory))
+    home = process.directory(directory)
+    return LocalTarget(
+        process.status(directory), alloydb.status(home), cloud_run.status(home), databases.status(directory)
+    )
 
 
 def _gcloud_environment(directory: Path) -> dict[str, str]:
@@ -146,10 +161,35 @@ def _start(directory: Path, options: argparse.Namespace) -> None:
             permissive=options.open,
             organization=options.organization,
         )
+        if options.only is None:
+            wanted = cloud_run_presence.Wanted(control.url, control.token_file)
+            cloud_run.want(process.directory(directory), wanted)
         if options.only is None and alloydb.installed():
             alloydb.up(
                 process.directory(directory), control.url, Path(control.token_file), authority=directory / "authority"
             )
+
+
+def _served(directory: Path) -> dict[str, Any]:
+    """What Cloud Run's data plane serves; nothing if it does not run."""
+    control, plane = process.status(directory), cloud_run.status(process.directory(directory))
+    if control is None or plane is None:
+        return {"services": [], "gateways": []}
+    return cloud_run_door.ask(plane, Path(control.token_file))
+
+
+def _told_services(served: Mapping[str, Any]) -> str:
+    lines = []
+    for service in served["services"]:
+        lines.append(f"{service['name']}: {places.url(service['addresses'].get('', '-'))}")
+        for name, one in service["revisions"].items():
+            percent = service["shares"].get(name, 0)
+            lines.append(
+                f"  {name}: {percent} %, {len(one['instances'])} instances, {one['requests']} requests, "
+                f"{one['cold_starts']} cold starts, {one['rejected']} rejected, {one['failed']} failed"
+            )
+    lines += [f"{gateway['name']}: {', '.join(gateway['paths'])}" for gateway in served["gateways"]]
+    return "\n".join(lines or ["nothing is served"]) + "\n"
 
 
 def _remove(directory: Path) -> None:
@@ -165,6 +205,7 @@ def _told_instance(found: Mapping[str, Any]) -> str:
 def _told(found: LocalTarget) -> str:
     lines = [f"control: up, pid {found.control.pid}, {found.control.url}"] if found.control else []
     lines += [f"alloydb: up, pid {found.alloydb.pid}, {found.alloydb.endpoint}"] if found.alloydb else []
+    lines += [f"run: up, pid {found.run.pid}, {found.run.endpoint}"] if found.run else []
     lines += [
         f"{name}: up, pid {database.pid}, {database.data_directory}" for name, database in found.databases.items()
     ]

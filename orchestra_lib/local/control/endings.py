@@ -44,6 +44,10 @@ def failed(control: ControlPlane, record: operations.Record) -> None:
     api = control.catalog.apis[record["service"], record["version"]]
     if row is None or record["effect"] == "none":
         return
+    kind = control.kind(key)
+    if kind.fail and record["verb"] not in ("delete", "undelete"):
+        kind.fail(control, record)
+        return
     schema, body = control.schema(api, key), dict(row.body)
     body.pop("reconciling", None)
     if record["verb"] in ("create", "insert"):
@@ -51,7 +55,7 @@ def failed(control: ControlPlane, record: operations.Record) -> None:
             control.store.remove(key)
             return
         body["state"] = shapes.FAILED
-    elif record["effect"] == "finish" and (states := shapes.states(schema, control.kind(key))) and "state" in body:
+    elif record["effect"] == "finish" and (states := shapes.states(schema, kind)) and "state" in body:
         body["state"] = states[1]
     control.store.put(key, body)
 

@@ -45,6 +45,8 @@ class Kind:
     """Raises Fault for what the schema cannot say."""
     finish: Callable[[ControlPlane, str, Body], None] | None = None
     """Changes the body (of that key) when a create or update has ended."""
+    fail: Callable[[ControlPlane, dict[str, Any]], None] | None = None
+    """Leaves what a failed create or update (given as its operation's record) leaves, in the place of the usual."""
     show: Callable[[ControlPlane, str, str, Body], Body] | None = None
     """The last word on what a caller sees: key, API version, body."""
     optional: frozenset[str] = frozenset()

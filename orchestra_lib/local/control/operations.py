@@ -117,7 +117,7 @@ def start(
         "due": call.now + control.latency.seconds(call.method.permission),
         "ended": None,
         "error": None,
-        "awaits": control.awaits(call.method),
+        "awaits": not (ended or call.validate_only) and control.awaits(call.method),
         "request": call.body if call.service == "logging" else None,
     }
     if ended or call.validate_only:
@@ -139,12 +139,16 @@ def settle(control: ControlPlane, now: float) -> None:
             end(control, record, now)
 
 
-def release(control: ControlPlane, key: str, error: str | None) -> None:
-    """A data plane has done its part of an operation, or says why it could not; nothing for one that has ended."""
+def release(control: ControlPlane, key: str, error: str | None, outcome: Any = None) -> None:
+    """A data plane has done its part of an operation, or says why it could not; nothing for one that has ended.
+
+    ``outcome`` is what the operation's effect needs to know of that part.
+    """
     record = control.store.operation(key)
     if record is None or record["ended"] is not None:
         return
     record["awaits"] = False
+    record["outcome"] = outcome
     if error is not None:
         record["error"] = {"status": "FAILED_PRECONDITION", "message": error}
     _write(control, record)

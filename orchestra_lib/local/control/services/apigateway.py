@@ -12,6 +12,7 @@ from orchestra_lib.local.control.faults import bad_field
 from orchestra_lib.local.control.kinds import Body, Kind, Service, fill_missing
 from orchestra_lib.local.control.operation_styles import full, in_location
 from orchestra_lib.local.control.operations import Style
+from orchestra_lib.local.control.services import run_addresses, run_data_plane
 
 if TYPE_CHECKING:
     from orchestra_lib.local.control.control import ControlPlane
@@ -82,6 +83,9 @@ def _fill_gateway(call: Call, body: Body, before: Body | None) -> None:
     region = f"{geography[0]}{place[:1]}"
     hostname = f"{name}-{_mark(body['name'], 8)}.{region}.gateway.dev"
     body["defaultHostname"] = (before or {}).get("defaultHostname") or hostname
+    if run_data_plane.is_wanted(call.control) and not call.validate_only:
+        url = run_addresses.url_of(call.control, f"{call.service}/{body['name']}")
+        body["defaultHostname"] = url.partition("//")[2]
     asked = body.get("streamingMode") == "STREAMING_MODE_ENABLED"
     body["effectiveStreamingMode"] = f"EFFECTIVE_STREAMING_MODE_{'ENABLED' if asked else 'DISABLED'}"
     fill_missing(body, {"displayName": name})
@@ -114,4 +118,5 @@ SERVICE = Service(
     ),
     methods={"configs.get": _get_config, "configs.list": _list_configs},
     operations=Style(in_location, full(cancellation=True), says_not_done=True),
+    awaits=run_data_plane.awaits,
 )

@@ -1,16 +1,27 @@
-"""Artifact Registry: repositories. https://cloud.google.com/artifact-registry/docs/reference/rest"""
+"""Artifact Registry: repositories, and the images in them. https://cloud.google.com/artifact-registry/docs/reference/rest"""
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from orchestra_lib.local.control import references
-from orchestra_lib.local.control.call import Call
-from orchestra_lib.local.control.faults import bad_field
+from orchestra_lib.local.control.call import Call, timestamp
+from orchestra_lib.local.control.faults import Fault, bad_field
 from orchestra_lib.local.control.kinds import Body, Kind, Service
 from orchestra_lib.local.control.operation_styles import in_location, type_only
 from orchestra_lib.local.control.operations import Style
 
+if TYPE_CHECKING:
+    from orchestra_lib.local.control.control import ControlPlane
+
 _NOT_FOUND, _EXISTS = "Requested entity was not found.", "the repository already exists"
 _SCANNER = "containerscanning"
+_IMAGE = re.compile(
+    r"(?P<location>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[^/]+)/(?P<repository>[^/:@]+)/"
+    r"(?P<package>[^:@]+)(?::(?P<tag>[^:@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _SETTINGS_OF_MODE = {"REMOTE_REPOSITORY": "remoteRepositoryConfig", "VIRTUAL_REPOSITORY": "virtualRepositoryConfig"}
 _SETTINGS_OF_FORMAT = {"DOCKER": "dockerConfig", "MAVEN": "mavenConfig"}
 
@@ -65,6 +76,71 @@ def _scanned(call: Call, body: Body, scanning: Body) -> tuple[str, str]:
     return "SCANNING_DISABLED", f"API {_SCANNER}.googleapis.com is not enabled."
 
 
+# --- images -------------------------------------------------------------------------------------------------------
+
+
+def digest_of(control: ControlPlane, image: str) -> str:
+    """The digest of an image that is named by tag (``latest`` if by none) or digest; empty if there is none."""
+    found = _IMAGE.fullmatch(image)
+    if found is None:
+        return ""
+    package = _package_key(found)
+    if found["digest"]:
+        return found["digest"] if control.find(f"{package}/versions/{found['digest']}") else ""
+    tag = control.find(f"{package}/tags/{found['tag'] or 'latest'}")
+    return tag.body["version"].rsplit("/", 1)[1] if tag else ""
+
+
+def push(control: ControlPlane, image: str, digest: str, size_bytes: int) -> None:
+    """Keep an image under its tag. Raises Fault without its repository, or for another image under a tag that stays."""
+    found = _IMAGE.fullmatch(image)
+    if found is None or found["digest"]:
+        raise Fault("INVALID_ARGUMENT", f"'{image}' is no tag of an Artifact Registry repository.")
+    package, tag = _package_key(found), found["tag"] or "latest"
+    repository = control.find(package.rpartition("/packages/")[0])
+    if repository is None or repository.body["format"] != "DOCKER":
+        raise Fault("NOT_FOUND", f'Repository "{found["repository"]}" not found')
+    present = digest_of(control, image)
+    if present and present != digest and repository.body.get("dockerConfig", {}).get("immutableTags"):
+        words = f"cannot update tag {tag}. The repository has enabled tag immutability"
+        raise Fault("FAILED_PRECONDITION", words)
+    now, name = timestamp(control.clock()), package.split("/", 1)[1]
+    for key, body in (
+        (package, {}),
+        (f"{package}/versions/{digest}", {"metadata": {"imageSizeBytes": str(size_bytes), "mediaType": _MEDIA_TYPE}}),
+    ):
+        before = control.find(key)
+        made = before.body["createTime"] if before else now
+        control.store.put(key, {"name": key.split("/", 1)[1], "createTime": made, "updateTime": now, **body})
+    control.store.put(f"{package}/tags/{tag}", {"name": f"{name}/tags/{tag}", "version": f"{name}/versions/{digest}"})
+
+
+def _package_key(found: re.Match[str]) -> str:
+    place = f"projects/{found['project']}/locations/{found['location']}/repositories/{found['repository']}"
+    return f"artifactregistry/{place}/packages/{found['package'].replace('/', '%2F')}"
+
+
+def _docker_images(control: ControlPlane, parent: str) -> dict[str, Body]:
+    """The images of a repository, each with its tags."""
+    repository = parent.split("/", 1)[1]
+    project, location, name = repository.split("/")[1::2]
+    images: dict[str, Body] = {}
+    for version in control.store.below(f"{parent}/packages/", "artifactregistry/versions"):
+        package, _, digest = version.key.rpartition("/versions/")
+        short = package.rsplit("/", 1)[1]
+        tags = control.store.children(package, "artifactregistry/tags")
+        images[f"{short}@{digest}"] = {
+            "name": f"{repository}/dockerImages/{short}@{digest}",
+            "uri": f"{location}-docker.pkg.dev/{project}/{name}/{short.replace('%2F', '/')}@{digest}",
+            "tags": [row.key.rsplit("/", 1)[1] for row in tags if row.body["version"].endswith(digest)],
+            "imageSizeBytes": version.body["metadata"]["imageSizeBytes"],
+            "mediaType": _MEDIA_TYPE,
+            "uploadTime": version.body["createTime"],
+            "updateTime": version.body["updateTime"],
+        }
+    return images
+
+
 SERVICE = Service(
     name="artifactregistry",
     every=Kind("", not_found=_NOT_FOUND),
@@ -78,6 +154,7 @@ SERVICE = Service(
             not_found=_NOT_FOUND,
             exists=_EXISTS,
         ),
+        Kind("dockerImages", built_in=_docker_images, not_found=_NOT_FOUND),
     ),
     operations=Style(in_location, type_only("OperationMetadata")),
 )

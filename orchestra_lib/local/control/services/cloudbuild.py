@@ -16,11 +16,14 @@ from orchestra_lib.local.control.faults import Fault, bad_field
 from orchestra_lib.local.control.kinds import Body, Kind, Service, fill_missing, not_found
 from orchestra_lib.local.control.operation_styles import below_target, full, in_location
 from orchestra_lib.local.control.operations import Record, Style
+from orchestra_lib.local.control.services import artifactregistry, run_data_plane
 
 _V1 = "type.googleapis.com/google.devtools.cloudbuild.v1"
 _NOT_FOUND, _EXISTS = "Requested entity was not found.", "Requested entity already exists"
 _NAME = "[A-Za-z0-9][A-Za-z0-9-]{0,63}"
 _TRIGGERS = "cloudbuild/triggers"
+_CANCELLED_CODE = 1
+_NO_WORKERS = "No step was run: the local Google Cloud has no build workers."
 _OVER = frozenset({"SUCCESS", "FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCELLED", "EXPIRED"})
 _BUILD_DEFAULTS = {
     "timeout": "600s",
@@ -136,21 +139,48 @@ def _start_build(call: Call, body: Body) -> Body:
 
 
 def _end_build(control: Any, record: Record) -> None:
-    """No step is run: there are no workers here. The build says so."""
+    """What the data plane has built is pushed. Without one no step is run, and the build says so.
+
+    Raises Fault when an image cannot be pushed.
+    """
     row = control.find(record["target"])
     if row is None:
         raise not_found(control, record["target"])
     if row.body["status"] in _OVER:
         raise Fault("CANCELLED", "Build cancelled.")
-    at = timestamp(record["due"])
+    outcome = record.get("outcome") or {"detail": _NO_WORKERS, "images": []}
+    at = timestamp(control.clock() if record.get("outcome") else record["due"])
+    for image in outcome["images"]:
+        artifactregistry.push(control, image["name"], image["digest"], image["bytes"])
+    pushed = [{"name": image["name"], "digest": image["digest"]} for image in outcome["images"]]
     body = {
         **row.body,
         "status": "SUCCESS",
-        "statusDetail": "No step was run: the local Google Cloud has no build workers.",
+        "statusDetail": outcome["detail"],
         "startTime": timestamp(record["started"]),
         "finishTime": at,
         "steps": [{**step, "status": "SUCCESS"} for step in row.body.get("steps", [])],
-        "results": {"buildStepImages": ["" for _ in row.body.get("steps", [])]},
+        "results": {
+            "buildStepImages": ["" for _ in row.body.get("steps", [])],
+            **({"images": pushed} if pushed else {}),
+        },
+    }
+    control.store.put(row.key, body)
+
+
+def _fail_build(control: Any, record: Record) -> None:
+    """A build that failed says why; one that was cancelled is that already."""
+    row = control.find(record["target"])
+    if row is None or row.body["status"] in _OVER:
+        return
+    message = record["error"]["message"]
+    body = {
+        **row.body,
+        "status": "CANCELLED" if record["error"]["code"] == _CANCELLED_CODE else "FAILURE",
+        "statusDetail": message,
+        "failureInfo": {"type": "USER_BUILD_STEP", "detail": message},
+        "startTime": timestamp(record["started"]),
+        "finishTime": timestamp(control.clock()),
     }
     control.store.put(row.key, body)
 
@@ -306,7 +336,7 @@ SERVICE = Service(
             not_found=_NOT_FOUND,
             exists=_EXISTS,
         ),
-        Kind("builds", not_found=_NOT_FOUND, exists=_EXISTS),
+        Kind("builds", fail=_fail_build, not_found=_NOT_FOUND, exists=_EXISTS),
         Kind(
             "workerPools",
             number_in_name=True,
@@ -336,6 +366,7 @@ SERVICE = Service(
     },
     effects={"build": _end_build},
     operations=Style(_operation_name, _metadata),
+    awaits=run_data_plane.awaits,
     permissions={
         **{f"workerPools.{verb}": f"cloudbuild.workerpools.{verb}" for verb in ("create", "delete", "get", "list")},
         "workerPools.patch": "cloudbuild.workerpools.update",

@@ -55,6 +55,8 @@ def _viewer(service: str, name: str) -> Role:
     return Role(f"{service}.viewer", f"{name} Viewer", _PROJECTS, (f"{service}.*",))
 
 
+_BESIDE_METHODS = ("run.routes.invoke",)
+"""Permissions that no method of an API needs: calling a service goes to its own address."""
 _TOKENS = ("iam.serviceAccounts.getAccessToken", "iam.serviceAccounts.getOpenIdToken", "iam.serviceAccounts.list")
 _NETWORKING = (
     "addresses",
@@ -230,7 +232,7 @@ ROLES = (
         ("resourcemanager.projects.getIamPolicy", "resourcemanager.projects.setIamPolicy", *_PROJECTS),
     ),
     _admin("run", "Cloud Run"),
-    Role("run.developer", "Cloud Run Developer", ("run.*", *_PROJECTS), without=("*.setIamPolicy",)),
+    Role("run.developer", "Cloud Run Developer", ("run.*", *_PROJECTS), without=("*.setIamPolicy", *_BESIDE_METHODS)),
     Role("run.invoker", "Cloud Run Invoker", ("run.jobs.run", "run.routes.invoke")),
     _viewer("run", "Cloud Run"),
     Role("secretmanager.admin", "Secret Manager Admin", ("secretmanager.*", *_PROJECTS)),
@@ -290,10 +292,10 @@ def predefined(control: ControlPlane) -> Mapping[str, Body]:
 
 @lru_cache(maxsize=1)
 def testable(control: ControlPlane) -> tuple[str, ...]:
-    """Every permission that a method which is served here needs."""
+    """Every permission that a method which is served here needs, and those of the addresses behind them."""
     names = {
         control.services[method.api.service].permissions.get(method.short_id, method.permission)
         for method in control.catalog.methods()
         if method.name != "testIamPermissions"
     }
-    return tuple(sorted(names))
+    return tuple(sorted(names.union(_BESIDE_METHODS)))

@@ -9,6 +9,7 @@ from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.kinds import Body, Handler, Kind, Service
 from orchestra_lib.local.control.operation_styles import in_location
 from orchestra_lib.local.control.operations import Record, Style
+from orchestra_lib.local.control.services import run_data_plane
 from orchestra_lib.local.control.services import run_jobs as jobs
 from orchestra_lib.local.control.services import run_revisions as revisions
 from orchestra_lib.local.control.services import run_templates as templates
@@ -73,6 +74,7 @@ SERVICE = Service(
             check=revisions.check_service,
             fill=revisions.fill_service,
             finish=revisions.finish_service,
+            fail=revisions.fail_service,
             show=templates.shown,
             before_delete=templates.count_deletion,
         ),
@@ -112,4 +114,6 @@ SERVICE = Service(
         "executions.cancel": jobs.cancel,
     },
     operations=Style(in_location, _metadata),
+    awaits=run_data_plane.awaits,
+    data_plane={"GET": run_data_plane.wanted, "POST": run_data_plane.report},
 )

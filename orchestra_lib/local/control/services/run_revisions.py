@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from orchestra_lib.local.control.call import Call, timestamp
 from orchestra_lib.local.control.faults import Fault, bad_field
 from orchestra_lib.local.control.kinds import Body, Each, fill_missing
+from orchestra_lib.local.control.operations import Record
+from orchestra_lib.local.control.services import artifactregistry, run_addresses, run_data_plane
 from orchestra_lib.local.control.services import run_templates as templates
 from orchestra_lib.local.control.shapes import etag_of
 from orchestra_lib.local.control.store import Stored
@@ -24,6 +26,8 @@ _PORT = 8080
 _LONGEST_REQUEST_SECONDS = 3600
 _MOST_CONCURRENT = 1000
 _TAG_SEPARATOR = "---"
+_PROBE = {"failureThreshold": 1, "periodSeconds": 240, "timeoutSeconds": 240}
+_ACTIONS = frozenset({"grpc", "httpGet", "tcpSocket"})
 _TRAFFIC, _INSTANCES = "TRAFFIC_TARGET_ALLOCATION_TYPE", "INSTANCE_SPLIT_ALLOCATION_TYPE"
 
 SERVICE_DEFAULTS: Body = {
@@ -100,8 +104,9 @@ def fill_service(call: Call, body: Body, before: Body | None) -> None:
     for container in template["containers"]:
         for port in container.get("ports", ()):
             fill_missing(port, {"name": "http1", "containerPort": _PORT})
-            probe = {"failureThreshold": 1, "periodSeconds": 240, "timeoutSeconds": 240}
-            fill_missing(container, {"startupProbe": {**probe, "tcpSocket": {"port": port["containerPort"]}}})
+            container.setdefault("startupProbe", dict(_PROBE))
+            if not _ACTIONS & container["startupProbe"].keys():
+                container["startupProbe"]["tcpSocket"] = {"port": port["containerPort"]}
     if not template.get("maxInstanceRequestConcurrency"):
         small = templates.cpus(serving["resources"]["limits"].get("cpu", "1")) < 1
         template["maxInstanceRequestConcurrency"] = 1 if small else 80
@@ -115,9 +120,11 @@ def fill_service(call: Call, body: Body, before: Body | None) -> None:
     if body.get("defaultUriDisabled"):
         body.pop("uri", None)
         body.pop("urls", None)
-    else:
-        body["urls"] = [f"https://{host}" for host in hosts]
-        body["uri"] = body["urls"][1]
+        return
+    body["urls"] = [f"https://{host}" for host in hosts]
+    body["uri"] = body["urls"][1]
+    if run_data_plane.is_wanted(call.control) and not call.validate_only:
+        run_addresses.show_in(call.control, f"{call.service}/{body['name']}", body)
 
 
 def finish_service(control: ControlPlane, key: str, body: Body) -> None:
@@ -127,6 +134,25 @@ def finish_service(control: ControlPlane, key: str, body: Body) -> None:
     for status in body["trafficStatuses"]:
         if status.get("tag") and "uri" in body:
             status["uri"] = body["uri"].replace("https://", f"https://{status['tag']}{_TAG_SEPARATOR}", 1)
+    if run_data_plane.is_wanted(control):
+        run_addresses.show_in(control, key, body)
+
+
+def fail_service(control: ControlPlane, record: Record) -> None:
+    """A roll-out that failed leaves the service, with its traffic where it was, and the revision with the reason."""
+    key, message = record["target"], record["error"]["message"]
+    row = control.store.get(key)
+    if row is None:
+        return
+    body = dict(row.body)
+    body.pop("reconciling", None)
+    body["terminalCondition"] = templates.condition(control, "Ready", templates.FAILED, message)
+    revision = control.store.get(_latest_created(key, body))
+    if revision is not None and _state(revision.body) == templates.PENDING:
+        condition = templates.condition(control, "Ready", templates.FAILED, message)
+        condition["revisionReason"] = "HEALTH_CHECK_CONTAINER_ERROR"
+        control.store.put(revision.key, {**revision.body, "conditions": [condition]})
+    control.store.put(key, body)
 
 
 def _first(template: Body) -> Body:
@@ -223,20 +249,41 @@ def _complete(call: Call, body: Body, before: Body | None, division: Division) -
         name = body["name"].rsplit("/", 1)[1]
         chosen = template.get("revision") or f"{name}-{int(body['generation']):05d}-{templates.suffix(3)}"
         body["latestCreatedRevision"] = f"{body['name']}/revisions/{chosen}"
+        if division is TRAFFIC and not call.validate_only and run_data_plane.is_wanted(call.control):
+            _put_pending(call.control, f"{call.service}/{body['name']}", body)
     templates.observe_validated(call, body)
 
 
 def _roll_out(control: ControlPlane, key: str, body: Body, division: Division) -> None:
-    latest = body["latestCreatedRevision"]
-    revision_key = f"{key}/revisions/{latest.rsplit('/', 1)[1]}"
-    if control.store.get(revision_key) is None:
-        control.store.put(revision_key, _revision(control, key, body))
-    body["latestReadyRevision"] = latest
+    latest = _latest_created(key, body)
+    row = control.store.get(latest)
+    if row is None:
+        control.store.put(latest, _revision(control, key, body, templates.SUCCEEDED))
+    elif _state(row.body) == templates.PENDING:
+        control.store.put(latest, {**row.body, "conditions": [templates.condition(control, "Ready")]})
+    # One that failed stays so: what then succeeded was a change of the traffic alone.
+    if row is None or _state(row.body) != templates.FAILED:
+        body["latestReadyRevision"] = body["latestCreatedRevision"]
     body["terminalCondition"] = templates.condition(control, "Ready")
     body[division.statuses] = [dict(part) for part in body[division.field]]
 
 
-def _revision(control: ControlPlane, key: str, body: Body) -> Body:
+def _put_pending(control: ControlPlane, key: str, body: Body) -> None:
+    """The revision that the data plane is to start, with the image that its tag means now."""
+    image = _first(body["template"])["image"]
+    hidden = {"digest": artifactregistry.digest_of(control, image)}
+    control.store.put(_latest_created(key, body), _revision(control, key, body, templates.PENDING), hidden)
+
+
+def _latest_created(key: str, body: Body) -> str:
+    return f"{key}/revisions/{body['latestCreatedRevision'].rsplit('/', 1)[1]}"
+
+
+def _state(revision: Body) -> str:
+    return next((str(one["state"]) for one in revision["conditions"] if one["type"] == "Ready"), "")
+
+
+def _revision(control: ControlPlane, key: str, body: Body, state: str) -> Body:
     now = timestamp(control.clock())
     owner = "service" if key.split("/")[-2] == "services" else "workerPool"
     revision: dict[str, Any] = {
@@ -250,7 +297,7 @@ def _revision(control: ControlPlane, key: str, body: Body) -> Body:
         "creator": body["lastModifier"],
         "launchStage": body["launchStage"],
         owner: body["name"],
-        "conditions": [templates.condition(control, "Ready")],
+        "conditions": [templates.condition(control, "Ready", state)],
     }
     revision["etag"] = etag_of(revision)
     return revision
