@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import psycopg
@@ -18,13 +18,12 @@ from orchestra_lib.bench.statistics import Estimate, mean, quantile
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.evaluate import QuerySet
-from orchestra_lib.vectors.forms import Effort, Form, Method
+from orchestra_lib.vectors.filtered import filtered_queries, measure_filtered, usual_effort
+from orchestra_lib.vectors.forms import Effort, Form
 from orchestra_lib.vectors.goals import Goals
 from orchestra_lib.vectors.measured import Measured, clears, measure
 from orchestra_lib.vectors.search import Searchable, search, session_settings
-from orchestra_lib.vectors.truth import filtered_neighbours
 
-_FILTERED_QUERIES = 100  # each value that is filtered by needs a truth of its own
 _KEPT_UP = 0.95  # of the offered rate; a Poisson process itself varies by so much in a few hundred requests
 
 
@@ -47,7 +46,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Mix:
-    """One kind of query: ``name`` is "all rows" or the column that is filtered by.
+    """One kind of query: ``name`` is "all rows" or the column that is filtered by, ``effort`` what it is searched with.
 
     ``short_answers`` counts queries that got fewer rows than there are to get; they cost recall too.
     """
@@ -56,6 +55,7 @@ class Mix:
     recall: Estimate
     p95_ms: Estimate
     short_answers: int
+    effort: Effort | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ class Subject:
     """What is to be certified: an index on a table, and how the application reaches it.
 
     ``target`` is searched without filters. ``notch`` is the one effort above ``effort`` that may be tried when the
-    recall's interval straddles the target, declared before anything is measured.
+    recall's interval straddles the target, declared before anything is measured. ``filtered`` holds the efforts of
+    searches that are filtered by a column; one that is not in it makes the usual effort, iteratively.
     """
 
     address: Address
@@ -112,6 +113,7 @@ class Subject:
     index: str | None
     effort: Effort
     notch: Effort
+    filtered: Mapping[str, Effort] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,10 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
         found = attempts[-1]
         _check_plan(found, subject)
         warm = _loaded(connection, subject, queries, goals, conditions, found.effort, Cache.WARM)
-        mixes = tuple(_mix(connection, subject, queries, goals, found.effort, column) for column in goals.filters)
+        mixes = tuple(_mix(connection, subject, queries, goals, column) for column in goals.filters)
     others, missing = _other_states(subject, queries, goals, conditions, found.effort)
     strict = _strict(found, queries)
-    whole = Mix("all rows", found.recall, warm.p95_ms, found.short)
+    whole = Mix("all rows", found.recall, warm.p95_ms, found.short, found.effort)
     conditions_met = _judged((whole, *mixes), warm, goals)
     return Certificate(
         form=subject.target.form,
@@ -247,43 +249,12 @@ def _other_states(
     return tuple(found), tuple(missing)
 
 
-def _mix(
-    connection: psycopg.Connection, subject: Subject, queries: QuerySet, goals: Goals, effort: Effort, column: str
-) -> Mix:
-    """One filtered kind of query: each with the value that a random row has in the column."""
-    target = replace(subject.target, filters=(column,))
-    some = queries.vectors[:_FILTERED_QUERIES]
-    own = queries.truth.excluded[: len(some)] if queries.truth.excluded else None
-    values = _values(connection, target, column, len(some))
-    truth = filtered_neighbours(connection, target.table, some, goals.k, goals.opclass, {column: values}, own)
-    # A filter is applied to what the index hands over: without the iterative scan too few rows may be left.
-    filtered = replace(effort, iterative=target.form.method in (Method.IVFFLAT, Method.HNSW))
-    given = [(value,) for value in values]
-    search(connection, target, some, filtered, given)
-    run = search(connection, target, some, filtered, given)
-    wanted = np.array([truth.wanted(number) for number in range(len(some))])
-    right = np.array(
-        [
-            min(len(truth.accepted(number).intersection(truth.without_self(number, found))), wanted[number])
-            for number, found in enumerate(run.ids)
-        ]
-    )
-    got = np.array([len(truth.without_self(number, found)) for number, found in enumerate(run.ids)])
-    recall = mean(np.where(wanted == 0, 1.0, right / np.maximum(wanted, 1)))
-    return Mix(column, recall, quantile(run.milliseconds, 0.95), int((got < wanted).sum()))
-
-
-def _values(connection: psycopg.Connection, target: Searchable, column: str, count: int) -> list[str]:
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT {column}::text FROM {table} WHERE {column} IS NOT NULL ORDER BY md5({key}::text) LIMIT %s"
-        ).format(column=sql.Identifier(column), table=target.table, key=sql.Identifier(target.id_column)),
-        [count],
-    ).fetchall()
-    if not rows:
-        raise DataError(f"the column {column} is empty: nothing can be filtered by it; leave it out of the filters")
-    values = [row[0] for row in rows]
-    return (values * -(-count // len(values)))[:count]
+def _mix(connection: psycopg.Connection, subject: Subject, queries: QuerySet, goals: Goals, column: str) -> Mix:
+    """One filtered kind of query, at the effort that was chosen for it."""
+    filtered = filtered_queries(connection, subject.target, queries, goals.k, column)
+    effort = subject.filtered.get(column, usual_effort(subject.target, subject.effort))
+    found = measure_filtered(connection, subject.target, filtered, effort)
+    return Mix(column, found.recall, found.p95_ms, found.short, effort)
 
 
 def _strict(found: Measured, queries: QuerySet) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ OPTIONS = ((16, 64), (16, 128), (24, 128), (32, 200))
 """m and ef_construction to begin with."""
 _DOUBLINGS = 2
 _MARGIN = 1.1
+_ALIKE = 1.1  # times the fastest p95: what a sample cannot tell apart
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,27 @@ def halve(
                 break
             round_trials.append(trial(form, size))
             trials.append(round_trials[-1])
-        ranked = sorted((t for t in round_trials if t.ef_search is not None), key=lambda t: t.p95_ms)
+        ranked = _ranked(round_trials)
         if not ranked:
             break
         contestants = [t.form for t in ranked[: max(1, len(contestants) // 2)]]
-        if size >= rows or not room():
+        size *= 2
+        if size >= rows or not room():  # on all rows there is nothing to carry over: that is the full build
             break
-        size = min(2 * size, rows)
     successful = [t for t in trials if t.ef_search is not None]
     if not successful:
         return None
     largest = max(t.rows for t in successful)
-    best = min((t for t in successful if t.rows == largest), key=lambda t: t.p95_ms).form
+    best = _ranked([t for t in successful if t.rows == largest])[0].form
     own = [t for t in trials if t.form == best]
     return Halved(best, expected_ef_search(own, rows, k), expected_build_seconds(own, rows), tuple(trials))
+
+
+def _ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that reached the target, the fastest first; of those that are as fast the one that is built soonest."""
+    reached = [t for t in trials if t.ef_search is not None]
+    alike = _ALIKE * min((t.p95_ms for t in reached), default=0.0)
+    return sorted(reached, key=lambda t: (t.p95_ms > alike, t.build_seconds if t.p95_ms <= alike else t.p95_ms))
 
 
 def expected_ef_search(trials: Sequence[Trial], rows: int, k: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestra_lib.bench.statistics import Estimate
+from orchestra_lib.bench.statistics import Estimate, quantile
 from orchestra_lib.database import Address, connect
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.evaluate import QuerySet
@@ -114,10 +114,18 @@ class Learning:
         if self.best is None:
             self._crown(challenger)
             return
-        forms = (self.best.form, challenger.form)
-        if all(form in self._benches for form in forms) and self.best.form != challenger.form:
-            self.best, challenger = self._in_turns(self.best, challenger)
-        if preferred(self.best, challenger) is challenger:
+        if self.best.form == challenger.form:
+            self.best = challenger
+            return
+        best, step = self.best, f"in turns: {self.best.form.label}, {challenger.form.label}"
+        both_built = all(one.form in self._benches for one in (best, challenger))
+        if both_built or self.journal.knows(step):
+            best, challenger = self.journal.once(
+                step, tuple[Candidate, Candidate], lambda: self._in_turns(best, challenger)
+            )
+            self.candidates |= {one.form: one for one in (best, challenger)}
+        self.best = best
+        if preferred(best, challenger) is challenger:
             self._crown(challenger)
 
     def _crown(self, candidate_: Candidate) -> None:
@@ -132,13 +140,12 @@ class Learning:
             for contestant in (first, second, second, first):
                 target = self.bench.searchable(self._benches[contestant.form])
                 times[contestant.form].append(measure(connection, target, queries, contestant.effort))
-        updated = []
-        for contestant in (first, second):
-            both = times[contestant.form]
-            pooled = replace(both[-1], milliseconds=np.concatenate([run.milliseconds for run in both]))
-            updated.append(replace(contestant, p95_ms=pooled.p95_ms))
-            self.candidates[contestant.form] = updated[-1]
-        return updated[0], updated[1]
+
+        def pooled(one: Candidate) -> Candidate:
+            both = np.concatenate([run.milliseconds for run in times[one.form]])
+            return replace(one, p95_ms=quantile(both, 0.95))
+
+        return pooled(first), pooled(second)
 
 
 def candidate(

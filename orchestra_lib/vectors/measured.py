@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from orchestra_lib.bench.statistics import Estimate, mean, quantile
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.forms import LARGEST_EFFORT, Effort, Form, Method
-from orchestra_lib.vectors.search import Searchable, recalls, search
+from orchestra_lib.vectors.search import Searchable, search
+from orchestra_lib.vectors.truth import Truth
 
 _STEP_DOWN, _STEP_UP = 0.75, 1.3
 _FINEST = 32  # an effort is found to one part in so many
@@ -47,13 +48,20 @@ class Measured:
 
 
 def measure(
-    connection: psycopg.Connection, target: Searchable, queries: QuerySet, effort: Effort, *, passes: int = 1
+    connection: psycopg.Connection,
+    target: Searchable,
+    queries: QuerySet,
+    effort: Effort,
+    *,
+    passes: int = 1,
+    values: Sequence[Sequence[str]] | None = None,
 ) -> Measured:
     """Search with every query, ``passes`` times, and pool the times; the recall is that of the last pass.
 
-    Raises DataError when the plan does not read an index of the form that is to be measured.
+    ``values`` holds each query's values of the columns that are filtered by, to which the truth then belongs. Raises
+    DataError when the plan does not read an index of the form that is to be measured.
     """
-    runs = [search(connection, target, queries.vectors, effort) for _ in range(passes)]
+    runs = [search(connection, target, queries.vectors, effort, values) for _ in range(passes)]
     if (runs[-1].plan_uses is None) != (target.form.method is Method.EXACT):
         raise DataError(
             f"{target.form.label} cannot be measured: the plan reads {runs[-1].plan_uses or 'the whole table'}; "
@@ -62,7 +70,17 @@ def measure(
     times = np.concatenate([run.milliseconds for run in runs])
     truth, ids = queries.truth, runs[-1].ids
     short = sum(len(truth.without_self(number, found)) < truth.wanted(number) for number, found in enumerate(ids))
-    return Measured(effort, ids, short, recalls(runs[-1], truth), times, runs[-1].plan_uses)
+    return Measured(effort, ids, short, _recalls(ids, truth), times, runs[-1].plan_uses)
+
+
+def _recalls(ids: Sequence[tuple[str, ...]], truth: Truth) -> NDArray[np.float64]:
+    """Recall of each query, of as many rows as there are for it; ties count as right, missing rows as misses."""
+    shares = np.ones(len(ids))
+    for number, found in enumerate(ids):
+        if wanted := truth.wanted(number):
+            right = len(truth.accepted(number).intersection(truth.without_self(number, found)))
+            shares[number] = min(right, wanted) / wanted
+    return shares
 
 
 def clears(recall: NDArray[np.float64], recall_target: float) -> bool:
@@ -100,7 +118,12 @@ def least_effort(sufficient: Callable[[int], bool], guess: int, fewest: int, mos
 
 
 def find_effort(
-    connection: psycopg.Connection, target: Searchable, queries: QuerySet, guess: Effort, recall_target: float
+    connection: psycopg.Connection,
+    target: Searchable,
+    queries: QuerySet,
+    guess: Effort,
+    recall_target: float,
+    values: Sequence[Sequence[str]] | None = None,
 ) -> Measured:
     """The least effort of an index that clears the target on these queries, measured warm; else the most there is."""
     most = largest_effort(target.form)
@@ -108,13 +131,13 @@ def find_effort(
 
     def sufficient(value: int) -> bool:
         if value not in found:
-            found[value] = measure(connection, target, queries, replace(guess, value=value))
+            found[value] = measure(connection, target, queries, replace(guess, value=value), values=values)
         return clears(found[value].recalls, recall_target)
 
     fewest = max(guess.rerank or target.k, 1) if target.form.method is Method.HNSW else 1
     value = least_effort(sufficient, guess.value, fewest, most)
     # Everything that was read by then is warm.
-    return measure(connection, target, queries, replace(guess, value=value or most), passes=2)
+    return measure(connection, target, queries, replace(guess, value=value or most), passes=2, values=values)
 
 
 def largest_effort(form: Form) -> int:

@@ -20,6 +20,7 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.certificate import Certificate, Conditions, Subject, certify
 from orchestra_lib.vectors.challengers import Challengers
+from orchestra_lib.vectors.filtered import filtered_queries, find_filtered_effort
 from orchestra_lib.vectors.forecast import feasible_lists
 from orchestra_lib.vectors.forms import EXACT, Effort, Method, Storage
 from orchestra_lib.vectors.geometry import Geometry, read_geometry
@@ -280,10 +281,27 @@ class _Run:
                 bench.index,
                 best.effort,
                 one_notch_up(best.form, best.effort),
+                self._filtered(bench, best),
             )
             return certify(subject, learning.part(learning.parts.test), learning.goals, self._conditions(best))
 
         self.certificate = learning.journal.once(name, Certificate, work)
+
+    def _filtered(self, bench: Bench, best: Candidate) -> dict[str, Effort]:
+        """The efforts of filtered searches, found on the validation queries; none where no index is read."""
+        learning = self.learning
+        if bench.index is None:
+            return {}
+        target, queries = learning.bench.searchable(bench), learning.part(learning.parts.validate)
+        efforts = {}
+        with connect(learning.address, role="target") as connection:
+            for column in learning.goals.filters:
+                learning.progress(f"finding the effort of searches that are filtered by {column}")
+                filtered = filtered_queries(connection, target, queries, learning.goals.k, column)
+                efforts[column] = find_filtered_effort(
+                    connection, target, filtered, best.effort, learning.goals.recall_target
+                )
+        return efforts
 
     def _conditions(self, best: Candidate) -> Conditions:
         under_way = (self.learning.goals.offered_per_second or 0.0) * best.best_p95_ms / 1e3
@@ -304,7 +322,7 @@ class _Run:
         return Tuning(
             goals=learning.goals,
             profile=profile_,
-            candidates=(*learning.candidates.values(), *predicted),
+            candidates=(*self._with_predictions(), *predicted),
             chosen=learning.best,
             reason=self._reason(),
             asked=tuple(self.asked),
@@ -318,6 +336,18 @@ class _Run:
             steps=tuple(learning.journal.steps),
             interrupted=interrupted,
         )
+
+    def _with_predictions(self) -> list[Candidate]:
+        """What was measured, beside what the model, fitted meanwhile, would have said."""
+        lists, found = self._lists, []
+        for one in self.learning.candidates.values():
+            known = one.form.lists if one.form.storage is Storage.VECTOR and one.form.method is Method.IVFFLAT else None
+            if lists is not None and known in lists.indexes and lists.model is not BY_PAGES:
+                value = lists.model.quantile_ms(lists.indexes[known][0], one.effort.value, 0.95)
+                found.append(replace(one, predicted_p95_ms=value))
+            else:
+                found.append(one)
+        return found
 
     def _reason(self) -> str:
         best, goals = self.learning.best, self.learning.goals
