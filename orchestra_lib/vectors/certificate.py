@@ -12,7 +12,6 @@ from psycopg import sql
 
 from orchestra_lib.bench import states
 from orchestra_lib.bench.load import Load, run_load
-from orchestra_lib.bench.sql_load import SqlRequests
 from orchestra_lib.bench.states import Cache
 from orchestra_lib.bench.statistics import Estimate, mean, quantile
 from orchestra_lib.database import Address, connect
@@ -22,7 +21,8 @@ from orchestra_lib.vectors.filtered import filtered_queries, measure_filtered, u
 from orchestra_lib.vectors.forms import Effort, Form
 from orchestra_lib.vectors.goals import Goals
 from orchestra_lib.vectors.measured import Measured, clears, measure
-from orchestra_lib.vectors.search import Searchable, search, session_settings
+from orchestra_lib.vectors.search import Searchable, search
+from orchestra_lib.vectors.search_load import Searches
 
 _KEPT_UP = 0.95  # of the offered rate; a Poisson process itself varies by so much in a few hundred requests
 
@@ -221,15 +221,9 @@ def _one_client(
     return Loaded(state.value, None, len(times) / (float(times.sum()) / 1e3), p50, p95, p99, 0)
 
 
-def _requests(subject: Subject, queries: QuerySet, effort: Effort) -> SqlRequests:
+def _requests(subject: Subject, queries: QuerySet, effort: Effort) -> Searches:
     target = subject.target
-    return SqlRequests(
-        subject.address,
-        target.statement(effort),
-        [target.parameters(query) for query in queries.vectors],
-        settings=session_settings(target.form, effort),
-        wanted_rows=min(target.k, queries.truth.rows),
-    )
+    return Searches(subject.address, target, effort, queries.vectors, min(target.k, queries.truth.rows))
 
 
 def _other_states(

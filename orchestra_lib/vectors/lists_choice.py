@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class ListsChoice:
     indexes: dict[int, list[VirtualIndex]] = field(default_factory=dict)
     model: CostModel = BY_PAGES
     observations: list[Observation] = field(default_factory=list)
+    _computed_seconds: dict[int, float] = field(default_factory=dict)
 
     def survey(self) -> None:
         """Compute a virtual index for each number of lists that could win, and for those that were asked for."""
@@ -65,7 +67,9 @@ class ListsChoice:
         if any(index.seed == seed for index in known):
             return
         self.learning.progress(f"virtual index with {lists:,} lists")
+        started = time.monotonic()
         known.append(self.learning.journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
+        self._computed_seconds[lists] = time.monotonic() - started
 
     def forecast(self, lists: int) -> Forecast:
         """What is expected of so many lists, by the present model. The index must have been computed."""
@@ -224,6 +228,16 @@ class ListsChoice:
             self.compute(lists, seed)
         target = self.learning.goals.recall_target
         return {index.seed: index.smallest_probes(target) for index in self.indexes[lists]}
+
+    def tell(self, options: tuple[int, ...]) -> None:
+        """Compute these lists as well, where the table has the rows for them and there is time."""
+        for lists in options:
+            if lists in self.indexes or 2 * lists > self.rows or not self.indexes:
+                continue
+            most = max(self.indexes)
+            seconds = self._computed_seconds.get(most, 0.0) * max(1.0, (lists / most) ** 2)
+            if self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
+                self.compute(lists)
 
     def is_only_predicted(self, lists: int) -> bool:
         """Whether so many lists were computed and not built."""

@@ -54,7 +54,8 @@ class Options:
     the best number of lists, since a rebuild differs from the one before. ``available_mib`` is the memory of the
     machine that runs the server, None when that is not this machine. ``restart`` restarts that server, for cold
     figures; None where it is not ours. ``load_seconds`` is how long a load runs for the certificate; ``certify`` False
-    leaves the certificate to the caller, who has the test queries then.
+    leaves the certificate to the caller, who has the test queries then. ``told_lists`` are numbers of lists that people
+    ask about: they are computed at the end, where there is time, so that it can be told what they would do.
     """
 
     methods: tuple[str, ...] = ("exact", "ivfflat", "hnsw", "scann")
@@ -64,6 +65,7 @@ class Options:
     restart: Callable[[], object] | None = None
     load_seconds: float = 20.0
     certify: bool = True
+    told_lists: tuple[int, ...] = (2_000, 4_000)
     seed: int = 0
 
 
@@ -168,6 +170,8 @@ class _Run:
         ).run()
         if self._lists is not None and learning.best is not None and learning.best.form.method is Method.IVFFLAT:
             self.probes_by_seed = self._lists.probes_by_seed(self.options.seeds)
+        if self._lists is not None:
+            self._lists.tell(self.options.told_lists)
 
     def geometry(self) -> Geometry:
         """Read what virtual indexes are computed from, once."""
