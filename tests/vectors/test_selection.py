@@ -1,0 +1,59 @@
+"""Which number of lists is best on paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from orchestra_lib.bench.statistics import Estimate
+from orchestra_lib.vectors.forms import Storage
+from orchestra_lib.vectors.ivf import VirtualIndex
+from orchestra_lib.vectors.selection import BY_PAGES, Forecast, best, forecast, page_points, rivals
+
+SURE = Estimate(0.97, 0.96, 0.98, 100)
+
+
+def forecast_of(lists, p95, *, error=0.0, reaches=True):
+    return Forecast(lists, 5, reaches, SURE, p95, error, lists, 100.0)
+
+
+def index_of(lists, *, seed=0, needs=3, rows=10_000, queries=50):
+    """Every query finds all its neighbours with so many probes, and nothing with fewer."""
+    order = np.stack([np.random.default_rng(number).permutation(lists) for number in range(queries)]).astype(np.int32)
+    ranks = np.full((queries, 10), needs - 1, dtype=np.int32)
+    return VirtualIndex(lists, seed, ranks, np.full(lists, rows / lists), order, 1_536, Storage.VECTOR)
+
+
+def test_within_one_standard_error_the_fewest_lists_win():
+    found = [forecast_of(100, 5.2), forecast_of(200, 5.0, error=0.3), forecast_of(400, 5.1), forecast_of(50, 6.0)]
+    assert best(found).lists == 100
+    assert best([replace(one, p95_error=0.0) for one in found]).lists == 200
+
+
+def test_what_does_not_reach_the_target_is_never_the_best():
+    assert best([forecast_of(100, 1.0, reaches=False), forecast_of(200, 9.0)]).lists == 200
+    assert best([forecast_of(100, 1.0, reaches=False)]) is None
+
+
+def test_rivals_are_those_that_the_model_cannot_tell_from_the_chosen():
+    found = [forecast_of(100, 5.0), forecast_of(200, 5.2), forecast_of(400, 6.0), forecast_of(800, 5.1)]
+    assert [one.lists for one in rivals(found, found[0], 0.05)] == [800, 200]
+
+
+def test_probes_have_to_suffice_for_every_seed():
+    both = [index_of(100, needs=3), index_of(100, seed=1, needs=7)]
+    assert forecast(both, BY_PAGES, 0.9).probes == 7
+    assert forecast(both[:1], BY_PAGES, 0.9).probes == 3
+
+
+def test_pages_are_of_centroids_and_of_lists_and_only_these_grow_with_the_table():
+    points = page_points({100: [index_of(100)], 400: [index_of(400)]}, BY_PAGES, 0.9, 10_000)
+    now, later = points[:2], points[2:]
+    assert [(point.lists, point.centroid_pages, point.list_pages) for point in now] == [(100, 100, 300), (400, 400, 75)]
+    assert [(point.rows, point.centroid_pages, point.list_pages) for point in later] == [
+        (100_000, 100, 3_000),
+        (100_000, 400, 750),
+    ]
+    assert min(now, key=lambda point: point.p95_ms).lists == 100
+    assert min(later, key=lambda point: point.p95_ms).lists == 400, "a larger table wants more lists"
