@@ -24,7 +24,12 @@ from orchestra_lib.vectors.truth import OPERATORS
 
 _BLOCK_KIB = 8
 _TAPE_TO_MEMORY = 3  # rows take about three times as much memory in a sort as on its tape
-_HAMMING = "<~>"
+_OPERATORS = {
+    **{opclass.removeprefix("vector"): operator for opclass, operator in OPERATORS.items()},
+    "_l1_ops": "<+>",
+    "_hamming_ops": "<~>",
+    "_jaccard_ops": "<%>",
+}
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _OPERATOR = re.compile(r"<=>|<->|<#>|<~>|<\+>|<%>")
 _DISTANCE_FUNCTION = re.compile(r"\b(cosine_distance|l2_distance|inner_product|l1_distance|hamming_distance)\(")
@@ -181,7 +186,7 @@ def _of_key(key: _Key, valid: Sequence[LiveIndex], column: str) -> Finding | Non
             key.operator not in operators,
             Trap.OTHER_OPERATOR,
             f"The statement measures by {key.operator}, the index answers {' and '.join(operators)} "
-            f"({', '.join(sorted({index.opclass or 'bit_hamming_ops' for index in valid}))}).",
+            f"({', '.join(sorted({index.name for index in valid}))}).",
             "Use its operator, or build an index with the operator class of yours.",
         ),
     )
@@ -357,7 +362,7 @@ def _storage_of(stored: str) -> Storage | None:
 
 
 def _operators(indexes: Sequence[LiveIndex]) -> list[str]:
-    return sorted({OPERATORS[index.opclass] if index.opclass else _HAMMING for index in indexes})
+    return sorted({operator for index in indexes for name, operator in _OPERATORS.items() if name in index.definition})
 
 
 def _probes(connection: psycopg.Connection) -> int:

@@ -2,7 +2,8 @@
 
 An operator class is always named by its class for ``vector``: it says which distance counts. Which class the index
 itself then has follows from what it stores. ScaNN exists on AlloyDB only; its statements and settings follow
-https://cloud.google.com/alloydb/docs/ai/create-scann-index and were not run here, see ``Form.runs_on_postgresql``.
+https://cloud.google.com/alloydb/docs/ai/create-scann-index and
+https://cloud.google.com/alloydb/docs/reference/ai/scann-index-reference, and were never run here: see ``Form.caveat``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _EFFORT_SETTING = {
 # IVFFlat knows no strict order, so the rows are sorted once more by the statement: that serves HNSW as well.
 _ITERATIVE_SETTING = {Method.IVFFLAT: "ivfflat.iterative_scan", Method.HNSW: "hnsw.iterative_scan"}
 _SCANN_CLASS = {"vector_cosine_ops": "cosine", "vector_ip_ops": "dot_product", "vector_l2_ops": "l2"}
+_SCANN_RERANKS = "scann.pre_reordering_num_neighbors"
 _DEFAULT_EF_SEARCH = 40
 _CANDIDATES_PER_ROW = 10
 _HAMMING = "bit_hamming_ops"
@@ -119,6 +121,13 @@ class Form:
     def runs_on_postgresql(self) -> bool:
         """Whether PostgreSQL with pgvector has it. ScaNN is AlloyDB's: its statements were made but never run here."""
         return self.method is not Method.SCANN
+
+    @property
+    def caveat(self) -> str:
+        """What has to be said beside the form; empty for those that are tested on a real server."""
+        if self.runs_on_postgresql:
+            return ""
+        return "ScaNN's statements and settings follow AlloyDB's documentation; they were not run here."
 
     @property
     def label(self) -> str:
@@ -214,7 +223,8 @@ class Form:
         order = exact if self.storage is Storage.VECTOR else self._order(column, dimension, opclass)
         where = sql.SQL(" WHERE {}").format(_condition(filters)) if filters else sql.SQL("")
         key, vector = sql.Identifier(id_column), sql.Identifier(column)
-        if effort.rerank is None and not effort.iterative:
+        by_the_index = self.method is Method.SCANN  # it re-ranks by a setting
+        if (effort.rerank is None or by_the_index) and not effort.iterative:
             return sql.SQL("SELECT {key}::text FROM {table}{where} ORDER BY {order} LIMIT {k}").format(
                 key=key, table=table, where=where, order=order, k=sql.Literal(k)
             )
@@ -246,6 +256,8 @@ class Form:
         iterative = _ITERATIVE_SETTING.get(self.method)
         if iterative:
             found[iterative] = "relaxed_order" if effort.iterative else "off"
+        if self.method is Method.SCANN and effort.rerank is not None:
+            found[_SCANN_RERANKS] = str(effort.rerank)
         return found
 
     def _usual_candidates(self, k: int) -> int | None:

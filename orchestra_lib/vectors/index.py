@@ -80,7 +80,13 @@ class BuiltIndex:
 
 
 def planned_memory(connection: psycopg.Connection, spec: IndexSpec) -> BuildMemory:
-    """What the build needs at the table's present size (rows counted, blocks as on disk)."""
+    """What the build needs at the table's present size (rows counted, blocks as on disk).
+
+    Raises GateFailed when the server has no such indexes at all.
+    """
+    if connection.execute("SELECT FROM pg_am WHERE amname = %s", [spec.form.method.value]).fetchone() is None:
+        extension = "vector" if spec.form.runs_on_postgresql else "alloydb_scann, which only AlloyDB has"
+        raise GateFailed(f"the server knows no {spec.form.method} indexes; CREATE EXTENSION {extension}")
     statement = sql.SQL("SELECT (SELECT count(*) FROM {table}), pg_relation_size({name}) / 8192").format(
         table=sql.Identifier(spec.table), name=sql.Literal(spec.table)
     )
@@ -236,7 +242,7 @@ def _create(
     memory: BuildMemory,
     progress: Callable[[str], None],
 ) -> float:
-    setting = wanted.spec.maintenance_work_mem_mib or memory.setting_mib
+    setting = wanted.spec.maintenance_work_mem_mib or (memory.setting_mib if memory.is_known else None)
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="build-index") as pool:
         building = pool.submit(_create_with, connection, wanted, setting)
@@ -248,12 +254,13 @@ def _create(
     return time.monotonic() - started
 
 
-def _create_with(connection: psycopg.Connection, wanted: _Wanted, maintenance_work_mem_mib: int) -> None:
+def _create_with(connection: psycopg.Connection, wanted: _Wanted, maintenance_work_mem_mib: int | None) -> None:
     # An invalid index of that name, left by a concurrent build that was killed, may be in the way.
     drop = sql.SQL("DROP INDEX {concurrently}IF EXISTS {name}").format(
         concurrently=sql.SQL("CONCURRENTLY " if wanted.concurrently else ""), name=sql.Identifier(wanted.spec.name)
     )
-    connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{maintenance_work_mem_mib}MB"])
+    if maintenance_work_mem_mib is not None:
+        connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{maintenance_work_mem_mib}MB"])
     # PostgreSQL does not allow a concurrent build in a transaction.
     with nullcontext() if wanted.concurrently else connection.transaction():
         connection.execute(drop)

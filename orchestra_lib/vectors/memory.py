@@ -23,10 +23,14 @@ _PARALLEL_AND_SORT_MIB = 16  # room for what is not in the formula: slots, the t
 
 @dataclass(frozen=True)
 class BuildMemory:
-    """``required_mib`` is what maintenance_work_mem must allow; ``resident_mib`` what the build really touches."""
+    """``required_mib`` is what maintenance_work_mem must allow; ``resident_mib`` what the build really touches.
+
+    Both are 0 where ``is_known`` is False: AlloyDB does not say what ScaNN needs.
+    """
 
     required_mib: int
     resident_mib: int
+    is_known: bool = True
 
     @property
     def setting_mib(self) -> int:
@@ -37,12 +41,14 @@ class BuildMemory:
 def build_memory(form: Form, rows: int, dimension: int, heap_blocks: int) -> BuildMemory:
     """Memory of a build of any form that PostgreSQL has, at so many rows and blocks of the table.
 
-    Raises ParameterError for a form that is not built, or whose needs AlloyDB does not document.
+    Raises ParameterError for a form that is not built, or lacks its numbers.
     """
     if form.method is Method.IVFFLAT and form.lists is not None:
         return ivfflat_build_memory(form.lists, rows, dimension, heap_blocks, form.storage)
     if form.method is Method.HNSW and form.m is not None:
         return hnsw_build_memory(form.m, rows, dimension, form.storage)
+    if form.method is Method.SCANN:
+        return BuildMemory(0, 0, is_known=False)
     raise ParameterError(f"what {form.label} needs to be built is not known")
 
 

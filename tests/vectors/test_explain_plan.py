@@ -52,7 +52,7 @@ def explain(session, statement, **more):
         ("SELECT id FROM memories ORDER BY cosine_distance(embedding, %(q)s) LIMIT 10", Trap.WRAPPED, "cosine_", RIGHT),
         ("SELECT id FROM memories ORDER BY embedding <=> %(q)s DESC LIMIT 10", Trap.DESCENDING, "nearest first", RIGHT),
         ("SELECT id FROM memories ORDER BY embedding <-> %(q)s LIMIT 10", Trap.OTHER_OPERATOR,
-         r"by <->, the index answers <=> \(vector_cosine_ops\)", RIGHT),
+         r"by <->, the index answers <=> \(memories_embedding_ivfflat_30\)", RIGHT),
         (f"SELECT id FROM memories ORDER BY embedding::halfvec({DIMENSION}) <=> %(q)s::halfvec({DIMENSION}) LIMIT 10",
          Trap.OTHER_EXPRESSION, "the index is on embedding", RIGHT),
         ("SELECT id FROM memories ORDER BY user_id, embedding <=> %(q)s LIMIT 10", Trap.OTHER_ORDER, "else first",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from stores import unit_vectors
 from tables import COSINE, DIMENSION, TABLE, build, make_table, searchable, thorough
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import ParameterError
+from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.vectors.forms import EXACT, Effort, Form, Method, Storage, hnsw, ivfflat, scann
 from orchestra_lib.vectors.index import serving_index
 from orchestra_lib.vectors.search import recalls, search
@@ -100,14 +99,17 @@ def test_scann_is_told_as_text_and_says_that_it_does_not_run_on_postgresql():
     )
     assert [form.index_opclass(opclass) for opclass in OPERATORS] == ["cosine", "dot_product", "l2"]
     assert form.settings(Effort(30)) == {"scann.num_leaves_to_search": "30"}
-    assert not form.runs_on_postgresql
-    assert ivfflat(10).runs_on_postgresql
+    assert form.settings(Effort(30, rerank=500))["scann.pre_reordering_num_neighbors"] == "500"
+    assert text(searchable(form).statement(Effort(30, rerank=500))).endswith(
+        'FROM "memories" ORDER BY "embedding"::vector <=> %(query)b LIMIT 10'
+    ), "the index re-ranks by itself"
+    assert "were not run here" in form.caveat
+    assert [other.caveat for other in (EXACT, *BUILT)] == [""] * (1 + len(BUILT))
 
 
-def test_scann_is_refused_by_a_server_that_does_not_have_it(table):
-    statement = scann(10).create_statement("memories", "embedding", DIMENSION, COSINE)
-    with connect(table) as connection, pytest.raises(psycopg.errors.UndefinedObject, match="scann"):
-        connection.execute(statement)
+def test_scann_is_refused_on_a_server_that_does_not_have_it(table):
+    with pytest.raises(GateFailed, match="knows no scann indexes; CREATE EXTENSION alloydb_scann, which only AlloyDB"):
+        build(table, scann(10))
 
 
 @pytest.mark.parametrize(
