@@ -25,6 +25,8 @@ fi
 check ruff check
 check ruff format --check
 check mypy
+# Two workers, because most tests wait for servers and kernels; by file, because fixtures of a file are costly.
+set -- -n 2 --dist loadfile "$@"
 printf '== pytest %s\n' "$*"
 if [[ -z $failed ]]; then
     exec "$venv/bin/python" -m pytest "$@"

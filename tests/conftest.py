@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from alloydb_planes import Planes, furnish
@@ -21,6 +22,10 @@ from orchestra_lib.local.alloydb import program
 from orchestra_lib.local.control import process
 
 _numbers = count(1)
+
+# An example that takes long says that the machine is busy: two workers share it with the servers of their tests.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,7 @@ def test_two_processes_sealing_at_once_both_get_in(home: Path) -> None:
 
 # (place, has notebook): a few places only, so that runs replace each other's files.
 CHAINS = st.lists(st.tuples(st.sampled_from(["p", "q", "r", "s", "t"]), st.booleans()), min_size=2, max_size=6)
-SLOW_FILES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW_FILES = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def build(home: Path, chain: list[tuple[str, bool]]) -> None:

@@ -405,6 +405,8 @@ def test_the_callers_shell_stays_where_and_as_it_was(project: Project):
 
 # --- run_tests.sh and CI ---
 
+WORKERS = ("-n", "2", "--dist", "loadfile")
+
 
 def test_everything_is_checked_and_pytest_has_the_last_word(project: Project):
     result = project.run(project.root / "run_tests.sh", cwd=project.elsewhere)
@@ -412,7 +414,7 @@ def test_everything_is_checked_and_pytest_has_the_last_word(project: Project):
     assert project.installs() == PINS
     assert project.calls("ruff") == ["ruff check", "ruff format --check"]
     assert project.calls("mypy") == ["mypy"]
-    assert project.program.read_text().splitlines() == [str(project.root)]
+    assert project.program.read_text().splitlines() == [str(project.root), *WORKERS]
     assert result.stdout.splitlines()[-1] == "== 12 passed in 3.40s =="
 
 
@@ -426,7 +428,7 @@ def test_everything_is_checked_and_pytest_has_the_last_word(project: Project):
 )
 def test_arguments_go_to_pytest(project: Project, given: list[str], passed: list[str]):
     assert project.run(project.root / "run_tests.sh", *given).returncode == 0
-    assert project.program.read_text().splitlines()[1:] == passed
+    assert project.program.read_text().splitlines()[1:] == [*WORKERS, *passed]
 
 
 @pytest.mark.parametrize("check", ["ruff check", "ruff format --check", "mypy"])
@@ -446,7 +448,7 @@ def test_failing_tests_fail_the_run_and_so_does_no_test_at_all(project: Project,
 def test_ci_runs_the_tests_and_pytest_has_the_last_word(project: Project):
     result = project.run("bash", ".ci/run", CI="true")
     assert result.returncode == 0, result.stderr
-    assert project.program.read_text().splitlines() == [str(project.root)]
+    assert project.program.read_text().splitlines() == [str(project.root), *WORKERS]
     assert result.stdout.splitlines()[-1] == "== 12 passed in 3.40s =="
 
 

@@ -713,7 +713,7 @@ def put_aside(target):
     return first.keys()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(transactions=logs, moment=st.just(0) | st.integers(0, 6), cuts=cuts)
 def test_any_log_in_any_batches_with_any_crashes_ends_in_the_source(modelled, transactions, moment, cuts):
     """``moment``: after how many transactions of the log the target was copied; the log is read from its beginning."""

@@ -41,7 +41,7 @@ def one_row(pair):
         yield source, target, job
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=text,
     metadata=st.dictionaries(text, json_values, max_size=3),

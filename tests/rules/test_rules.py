@@ -267,7 +267,7 @@ def put_right(document: Mapping[str, Any], facts: LiveFacts = NO_FACTS) -> dict[
     raise AssertionError(f"no rest after 8 rounds: {[str(one) for one in proposed]}")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(DOCUMENTS)
 def test_any_document_is_judged_worst_first_and_a_rule_has_at_most_one_finding(document: dict[str, Any]) -> None:
     before = repr(document)
@@ -278,7 +278,7 @@ def test_any_document_is_judged_worst_first_and_a_rule_has_at_most_one_finding(d
     assert repr(document) == before
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(DOCUMENTS)
 def test_putting_in_every_nearest_setting_comes_to_rest_and_leaves_no_fail_that_could_be_put_right(
     document: dict[str, Any],
@@ -289,7 +289,7 @@ def test_putting_in_every_nearest_setting_comes_to_rest_and_leaves_no_fail_that_
     assert fix(rested, left) == rested
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(DOCUMENTS)
 def test_facts_that_were_not_read_never_make_a_live_rule_pass_or_fail(document: dict[str, Any]) -> None:
     for finding in judge(document, LIVE):

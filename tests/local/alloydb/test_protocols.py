@@ -147,7 +147,7 @@ async def receive_all(end: socket.socket) -> bytes:
 chunk_lists = st.lists(st.binary(max_size=100_000), max_size=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(chunk_lists, chunk_lists)
 def test_both_directions_carry_everything_and_end_when_both_have_ended(asked, answered):
     async def both() -> tuple[bytes, bytes]:

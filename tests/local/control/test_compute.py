@@ -253,7 +253,7 @@ def test_delete_of_a_subnetwork_in_use_is_refused_at_once(fresh, net):
 
 
 @given(first=st.integers(0, 255), second=st.integers(0, 255), short=st.integers(16, 20), long=st.integers(20, 24))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_two_subnetworks_of_a_network_never_overlap(fresh, first, second, short, long):
     fresh.inject(quotas=[{"metric": "NETWORKS", "limit": 1000}])
     one = ipaddress.ip_network(f"10.{first}.0.0/{short}", strict=False)
