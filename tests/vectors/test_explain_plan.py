@@ -153,14 +153,14 @@ def test_a_table_whose_vectors_lie_in_toast_is_read_rather_than_searched(pair):
 
 def test_a_filter_that_is_applied_after_the_search_is_warned_of_until_the_scan_is_iterative(session, filled):
     name = build(filled, ivfflat(30))
-    statement = "SELECT id FROM memories WHERE user_id = 'rare' ORDER BY embedding <=> %(q)s LIMIT 10"
+    statement = "SELECT id FROM memories WHERE user_id = 'rare' ORDER BY embedding <=> %(q)s LIMIT 100"
     session.execute("SET enable_seqscan = off")
     found = explain(session, statement)
     assert (found.uses, found.traps) == (name, (Trap.FILTERED,))
-    assert len(session.execute(statement, QUERY).fetchall()) < 10
+    assert len(session.execute(statement, QUERY).fetchall()) < 100
     session.execute(found.findings[0].remedy.split(",")[0])
     assert explain(session, statement).traps == ()
-    assert len(session.execute(statement, QUERY).fetchall()) == 10
+    assert len(session.execute(statement, QUERY).fetchall()) == 100
 
 
 def test_two_indexes_on_a_column_live_by_one_setting_and_which_one_answers_changes_with_it(session, filled):
