@@ -27,7 +27,8 @@ _FEWEST_OBSERVATIONS = 20
 _FOLDS = 5
 _REWEIGHTED = 10  # times; the weights settle in fewer
 _OUTLIER = 0.1  # relative deviation from which on an observation counts less the further it is off
-_MEASURED_TIMES = 2  # the quicker one counts: the other one met something else on the machine
+_METAPAGE_READS = 2  # by the planner and by the scan
+_MEASURED_PASSES = 2  # the quicker one counts: the other one met something else on the machine
 
 
 @dataclass(frozen=True)
@@ -107,26 +108,28 @@ def observe(
     """Run every query under each of these session settings on the IVFFlat index that ``statement`` reads.
 
     ``statement`` has one parameter, ``query``; each of ``settings`` names "ivfflat.probes" and whatever else a search
-    sets. Rows come from the buffers that EXPLAIN counts, the milliseconds are its execution time. Each query runs once
-    before: what is observed is warm. Raises DataError when the plan reads no index.
+    sets. Rows come from the blocks of the index that the server counts, the milliseconds are EXPLAIN's execution time.
+    All queries run once before: what is observed is warm. They take turns, because one that is repeated at once finds
+    its pages in the processor's caches, as no application does. Raises DataError when the plan reads no index.
     """
-    observations = []
+    observations: list[Observation] = []
     # The library must be loaded before its settings exist, or the server takes any text for them.
     connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")
-    explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) ") + statement
+    explain = sql.SQL("EXPLAIN (ANALYZE, TIMING off, FORMAT json) ") + statement
     for given in settings:
-        probes = int(given["ivfflat.probes"])
+        # The last page of a list is half full on average.
+        half_pages = int(given["ivfflat.probes"]) * (rows_per_page - 1) / (2 * rows_per_page)
         with connection.transaction():
             for name, value in given.items():
                 connection.execute("SELECT set_config(%s, %s, true)", [name, value])
-            for query in queries:
-                plans = [_plan(connection, explain, query) for _ in range(1 + _MEASURED_TIMES)][1:]
-                node = _index_scan(plans[0]["Plan"])
-                pages = node["Shared Hit Blocks"] + node["Shared Read Blocks"] - node["Actual Rows"] - centroid_pages
-                # The last page of a list is half full on average.
-                rows = max(0.0, (pages - probes * (rows_per_page - 1) / (2 * rows_per_page)) * rows_per_page)
-                milliseconds = min(float(plan["Execution Time"]) for plan in plans)
-                observations.append(Observation(centroid_pages, rows, milliseconds))
+            index = _index(_plan(connection, explain, queries[0])["Plan"])
+            passes = [
+                [_read(connection, explain, query, index) for query in queries] for _ in range(1 + _MEASURED_PASSES)
+            ][1:]
+        for number in range(len(queries)):
+            pages = passes[0][number].blocks - _METAPAGE_READS - centroid_pages - half_pages
+            milliseconds = min(measured[number].milliseconds for measured in passes)
+            observations.append(Observation(centroid_pages, max(0.0, pages * rows_per_page), milliseconds))
     return tuple(observations)
 
 
@@ -149,6 +152,18 @@ def _held_out(terms: NDArray[np.float64], measured: NDArray[np.float64], fold: i
     return np.asarray(measured[held] / predicted)
 
 
+@dataclass(frozen=True)
+class _Read:
+    blocks: int
+    milliseconds: float
+
+
+def _read(connection: psycopg.Connection, explain: sql.Composed, query: NDArray[np.float32], index: str) -> _Read:
+    before = _blocks(connection, index)
+    plan = _plan(connection, explain, query)
+    return _Read(_blocks(connection, index) - before, float(plan["Execution Time"]))
+
+
 def _plan(connection: psycopg.Connection, explain: sql.Composed, query: NDArray[np.float32]) -> dict[str, Any]:
     row = connection.execute(explain, {"query": Vector(query)}).fetchone()
     if row is None:
@@ -156,11 +171,17 @@ def _plan(connection: psycopg.Connection, explain: sql.Composed, query: NDArray[
     return dict(row[0][0])
 
 
-def _index_scan(plan: dict[str, Any]) -> dict[str, Any]:
+def _index(plan: dict[str, Any]) -> str:
     nodes = [plan]
     while nodes:
         node = nodes.pop()
         if node["Node Type"] == "Index Scan":
-            return node
+            return str(node["Index Name"])
         nodes.extend(node.get("Plans", ()))
     raise DataError(f"the server's plan is a {plan['Node Type']} without an index: set enable_seqscan = off to observe")
+
+
+def _blocks(connection: psycopg.Connection, index: str) -> int:
+    """Blocks of an index that this transaction has read so far; the plan's own count has those of the table in it."""
+    row = connection.execute("SELECT pg_stat_get_xact_blocks_fetched(%s::regclass)", [f'"{index}"']).fetchone()
+    return int(row[0]) if row else 0

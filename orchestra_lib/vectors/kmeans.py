@@ -119,11 +119,11 @@ class _Training:
         """Choose the first centres and improve them so often, or until no row changes its centre."""
         self._choose(rng)
         changed = np.arange(self._lists)
-        for iteration in range(iterations):
+        for _ in range(iterations):
             before = self.labels
             self._assign(self._move(changed))
             differing = before != self.labels
-            if iteration and not differing.any():
+            if not differing.any():
                 return
             empty = np.bincount(self.labels, minlength=self._lists) == 0
             changed = np.unique(np.concatenate([before[differing], self.labels[differing], np.flatnonzero(empty)]))
@@ -182,7 +182,7 @@ class _Training:
         moved[empty] = self._draw(int(empty.sum()))
         differing = (moved != self.centres[changed]).any(axis=1)
         self.centres[changed] = moved
-        return changed[differing]
+        return np.asarray(changed[differing])
 
     def _assign(self, moved: Labels) -> None:
         """The nearest centre of every row, given that only these have moved."""

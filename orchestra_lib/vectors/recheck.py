@@ -16,7 +16,12 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.truth import OPERATORS, Truth
 
-_OFF = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
+_PLANNER = {
+    "enable_seqscan": "on",
+    "enable_indexscan": "off",
+    "enable_indexonlyscan": "off",
+    "enable_bitmapscan": "off",
+}
 _SERVER_ERROR = 4e-6  # relative: pgvector adds up 1,536 products in float32
 
 
@@ -55,10 +60,11 @@ def verified_by_sql(
         "SELECT id::text, (embedding {operator} %(query)s)::float8 AS distance FROM {table} "
         "WHERE embedding IS NOT NULL AND ({where}) ORDER BY embedding {operator} %(query)s LIMIT {k}"
     ).format(operator=sql.SQL(OPERATORS[opclass]), table=table, where=where or sql.SQL("true"), k=sql.Literal(asked))
-    differences, disagreements = [0.0], []
+    differences: list[float] = [0.0]
+    disagreements: list[str] = []
     with connection.transaction():
-        for setting in _OFF:
-            connection.execute(sql.SQL("SET LOCAL {} = off").format(sql.SQL(setting)))
+        for name, value in _PLANNER.items():
+            connection.execute("SELECT set_config(%s, %s, true)", [name, value])
         _check_exact(connection, statement, queries[0])
         for number in chosen.tolist():
             rows = connection.execute(statement, {"query": Vector(queries[number])}).fetchall()
@@ -67,7 +73,7 @@ def verified_by_sql(
             difference, disagreement = _compared(answer[: truth.k], truth, number)
             differences.append(difference)
             disagreements += disagreement
-    return Recheck(len(chosen), len(chosen) - len(disagreements), max(differences), tuple(disagreements))
+    return Recheck(len(chosen), len(chosen) - len(disagreements), float(max(differences)), tuple(disagreements))
 
 
 def _check_exact(connection: psycopg.Connection, statement: sql.Composable, query: Any) -> None:
