@@ -134,8 +134,13 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
     when the plan does not read the index that is to be certified.
     """
     with connect(subject.address, role="target") as connection:
-        attempts = _attempts(connection, subject, queries, goals)
-        found = attempts[-1]
+        tried = attempts(
+            lambda effort: measure(connection, subject.target, queries, effort),
+            subject.effort,
+            subject.notch,
+            goals.recall_target,
+        )
+        found = tried[-1]
         _check_plan(found, subject)
         warm = _loaded(connection, subject, queries, goals, conditions, found.effort, Cache.WARM)
         mixes = tuple(_mix(connection, subject, queries, goals, column) for column in goals.filters)
@@ -160,20 +165,21 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
         others=others,
         missing=missing,
         mixes=(whole, *mixes),
-        attempts=tuple(Attempt(attempt.effort, attempt.recall) for attempt in attempts),
+        attempts=tuple(Attempt(attempt.effort, attempt.recall) for attempt in tried),
         holds=all(met for met, _ in conditions_met),
         reasons=tuple(sentence for _, sentence in conditions_met),
     )
 
 
-def _attempts(
-    connection: psycopg.Connection, subject: Subject, queries: QuerySet, goals: Goals
+def attempts(
+    measure_at: Callable[[Effort], Measured], effort: Effort, notch: Effort, recall_target: float
 ) -> tuple[Measured, ...]:
-    first = measure(connection, subject.target, queries, subject.effort)
-    straddles = first.recall.low < goals.recall_target <= first.recall.high
-    if not straddles or clears(first.recalls, goals.recall_target) or subject.notch == subject.effort:
+    """The first attempt, and the notch above it when the interval of the first one's recall straddles the target."""
+    first = measure_at(effort)
+    straddles = first.recall.low < recall_target <= first.recall.high
+    if not straddles or clears(first.recalls, recall_target) or notch == effort:
         return (first,)
-    return (first, measure(connection, subject.target, queries, subject.notch))
+    return (first, measure_at(notch))
 
 
 def _check_plan(found: Measured, subject: Subject) -> None:

@@ -1,0 +1,261 @@
+"""The tuner against an exhaustive grid: six numbers of lists times ten probes, all of them built and measured.
+
+.venv/bin/python tests/bench/tuner_against_grid.py [--kind topics|sheet|corpus] [--rows 100000] [--optuna]
+
+Small form: --rows 10000 --dimension 256 --queries 400. With --optuna also against TPE (pip install optuna) under the
+time that the tuner took. All judge by the same rule: the least p95 whose recall, by its lower bound over the same
+queries, clears the target. What each chose is then built once more and measured in turns on queries that nobody had.
+Synthetic families are labelled so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psycopg
+from common import hardware, servers
+from psycopg import sql
+from tables import KINDS, TABLE, load, make
+
+from orchestra_lib.database import connect
+from orchestra_lib.vectors.evaluate import QuerySet
+from orchestra_lib.vectors.forecast import feasible_lists
+from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
+from orchestra_lib.vectors.goals import Goals, Queries, split
+from orchestra_lib.vectors.index import IndexSpec, available_memory_mib, build_index, drop_others
+from orchestra_lib.vectors.measured import clears, measure
+from orchestra_lib.vectors.search import Searchable
+from orchestra_lib.vectors.truth import exact_neighbours
+from orchestra_lib.vectors.tune import Options, tune
+
+K, OPCLASS = 10, "vector_cosine_ops"
+PROBES = (1, 2, 3, 5, 8, 12, 20, 32, 50, 80)
+MOST_TRIALS = 200
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number of lists and probes, its recall's lower bound and its p95 in milliseconds, on the selecting queries."""
+
+    lists: int
+    probes: int
+    recall_low: float
+    p95_ms: float
+    clears: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where everything happens: the server, the queries that select with their truth, and what is wanted."""
+
+    conninfo: str
+    dimension: int
+    queries: QuerySet
+    recall_target: float
+
+    def build(self, lists: int, table: str = TABLE, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Build the index on a table and drop the others."""
+        spec = IndexSpec(table, ivfflat(lists), OPCLASS, self.dimension)
+        build_index(self.conninfo, spec, available_memory_mib(), progress)
+        drop_others(self.conninfo, spec)
+
+    def point(self, connection: psycopg.Connection, lists: int, probes: int) -> Point:
+        """One pass to warm up, one that counts."""
+        target = Searchable(sql.Identifier(TABLE), OPCLASS, K, ivfflat(lists))
+        found = measure(connection, target, self.queries, Effort(probes), passes=2)
+        reaches = clears(found.recalls, self.recall_target)
+        return Point(lists, probes, found.recall.low, found.p95_ms.value, reaches)
+
+
+def main() -> None:
+    """Print the grid, what each side chose and took, and the two ratios."""
+    options = _arguments()
+    made = make(options.kind, options.rows, options.queries, options.dimension, options.seed)
+    dimension = made.rows.shape[1]
+    print(f"{hardware()}\n{made.label}: {len(made.rows):,} rows of {dimension}, {len(made.queries):,} held-out queries")
+    parts = split(len(made.queries), options.seed)
+    selecting = np.sort(np.concatenate([parts.tune, parts.validate]))
+    with servers() as (_, conninfo, _folder), tempfile.TemporaryDirectory() as journal:
+        load(conninfo, made.rows)
+        goals = Goals(options.recall, options.p95_ms, K, OPCLASS, None, options.budget_seconds)
+        chosen, tuner_seconds = _tuned(conninfo, Queries(made.queries, None, made.label), goals, Path(journal), options)
+        with connect(conninfo) as connection:
+            truth = exact_neighbours(connection, sql.Identifier(TABLE), made.queries, K, OPCLASS)
+            chosen_by = {"tuner": chosen}
+            setting = Setting(
+                conninfo,
+                dimension,
+                QuerySet(made.queries[selecting], None, truth.take(selecting.tolist())),
+                options.recall,
+            )
+            if options.optuna:
+                chosen_by["TPE"] = _tpe(setting, connection, len(made.rows), tuner_seconds, options.seed)
+            lists_options = options.lists or feasible_lists(len(made.rows), dimension, Storage.VECTOR, None, None)
+            chosen_by["grid"], grid_seconds = _grid(setting, connection, lists_options)
+            test = QuerySet(made.queries[parts.test], None, truth.take(parts.test.tolist()))
+            p95_ms = _in_turns(setting, connection, chosen_by, test, options.repetitions)
+    if p95_ms["grid"] is None or p95_ms["tuner"] is None:
+        sys.exit("one side found nothing that reaches the recall: there is no ratio to print")
+    print(_verdict("p95 of the tuner's / the grid's best", p95_ms["tuner"] / p95_ms["grid"], 1.05))
+    print(_verdict("seconds of the tuner / of the grid", tuner_seconds / grid_seconds, 0.10))
+    if options.optuna and p95_ms["TPE"] is None:
+        print(f"TPE found nothing that reaches the recall within the tuner's {tuner_seconds:.0f} s")
+    elif options.optuna and p95_ms["TPE"] is not None:
+        print(_verdict("p95 of the tuner's / of TPE's", p95_ms["tuner"] / p95_ms["TPE"], 1.0))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", default="topics", choices=KINDS)
+    parser.add_argument("--rows", type=int, default=100_000, help="of a synthetic family")
+    parser.add_argument("--dimension", type=int, default=1_536, help="of a synthetic family")
+    parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--p95-ms", type=float, default=30.0)
+    parser.add_argument("--budget-seconds", type=float, default=3_600.0, help="of the tuner")
+    parser.add_argument("--lists", type=int, nargs="*", help="of the grid; without it the six that the tuner looks at")
+    parser.add_argument("--repetitions", type=int, default=7, help="of the final comparison")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--optuna", action="store_true")
+    return parser.parse_args()
+
+
+def _tuned(
+    conninfo: str, queries: Queries, goals: Goals, journal: Path, options: argparse.Namespace
+) -> tuple[Point | None, float]:
+    """What the tuner chooses among IVFFlat indexes, and the seconds of all that it does, copies and truth included."""
+    started = time.monotonic()
+    found = tune(
+        conninfo,
+        TABLE,
+        queries,
+        goals,
+        journal_path=journal / "tuning.jsonl",
+        options=Options(
+            methods=("ivfflat",),
+            storages=("vector",),
+            seeds=1,
+            available_mib=available_memory_mib(),
+            certify=False,
+            told_lists=(),
+            seed=options.seed,
+        ),
+        progress=lambda _: None,
+    )
+    seconds = time.monotonic() - started
+    for step in sorted(found.steps, key=lambda step: -step.seconds)[:8]:
+        print(f"  tuner: {step.seconds:7.1f} s {step.name}")
+    print(f"tuner: {seconds:.1f} s; {found.reason}", flush=True)
+    one = found.chosen
+    if one is None or one.form.lists is None or not one.reaches:
+        return None, seconds
+    return Point(one.form.lists, one.effort.value, one.recall.low, one.best_p95_ms, one.reaches), seconds
+
+
+def _grid(
+    setting: Setting, connection: psycopg.Connection, lists_options: tuple[int, ...]
+) -> tuple[Point | None, float]:
+    """The best of all points, and the seconds of all builds and passes."""
+    started, points = time.monotonic(), []
+    for lists in lists_options:
+        began = time.monotonic()
+        setting.build(lists)
+        print(f"grid: {lists:6,} lists built in {time.monotonic() - began:.1f} s", flush=True)
+        for probes in PROBES:
+            if probes < lists:
+                points.append(setting.point(connection, lists, probes))
+                point = points[-1]
+                print(f"  {probes:4} probes: recall >= {point.recall_low:.4f}, p95 {point.p95_ms:.2f} ms", flush=True)
+    seconds = time.monotonic() - started
+    best = min((point for point in points if point.clears), key=lambda point: point.p95_ms, default=None)
+    print(f"grid: {seconds:.1f} s; best {best}", flush=True)
+    return best, seconds
+
+
+def _tpe(setting: Setting, connection: psycopg.Connection, rows: int, seconds: float, seed: int) -> Point | None:
+    """What Optuna's TPE finds in so many seconds; a build that does not end in time is ended."""
+    try:
+        import optuna
+    except ImportError:
+        sys.exit("--optuna needs the package: .venv/bin/pip install optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    deadline, points, present = time.monotonic() + seconds, [], [0]
+
+    def in_time(_: str) -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    def objective(trial: optuna.Trial) -> float:
+        lists = trial.suggest_int(
+            "lists", max(1, round(rows**0.5 / 2)), min(rows // 2, round(16 * rows**0.5)), log=True
+        )
+        probes = min(trial.suggest_int("probes", 1, 128, log=True), lists - 1)
+        if lists != present[0]:
+            setting.build(lists, progress=in_time)
+            present[0] = lists
+        points.append(setting.point(connection, lists, probes))
+        point = points[-1]
+        # Beyond every latency, and the further the less is found: TPE then looks for the recall first.
+        return point.p95_ms if point.clears else 1e4 * (2 - point.recall_low)
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    while time.monotonic() < deadline and len(points) < MOST_TRIALS:
+        try:
+            study.optimize(objective, n_trials=1)
+        except TimeoutError:
+            break
+    best = min((point for point in points if point.clears), key=lambda point: point.p95_ms, default=None)
+    print(f"TPE: {len(points)} trials in {seconds:.1f} s; best {best}", flush=True)
+    return best
+
+
+def _in_turns(
+    setting: Setting,
+    connection: psycopg.Connection,
+    chosen_by: dict[str, Point | None],
+    test: QuerySet,
+    repetitions: int,
+) -> dict[str, float | None]:
+    """The median p95 of each side's choice, built once more, each on a copy of its own, on queries that nobody had."""
+    targets = {}
+    for name, point in chosen_by.items():
+        if point is None:
+            continue
+        copy = f"{TABLE}_{name.lower()}"
+        connection.execute(f"CREATE UNLOGGED TABLE {copy} AS SELECT id, embedding FROM {TABLE}")
+        connection.execute(f"VACUUM ANALYZE {copy}")
+        setting.build(point.lists, copy)
+        targets[name] = (Searchable(sql.Identifier(copy), OPCLASS, K, ivfflat(point.lists)), Effort(point.probes))
+    runs = {name: [] for name in targets}
+    for target, effort in targets.values():
+        measure(connection, target, test, effort)
+    for repetition in range(repetitions):
+        order = list(targets) if repetition % 2 else list(reversed(targets))
+        for name in order:
+            runs[name].append(measure(connection, targets[name][0], test, targets[name][1]))
+    found: dict[str, float | None] = dict.fromkeys(chosen_by)
+    for name, measured in runs.items():
+        values = [run.p95_ms.value for run in measured]
+        found[name] = statistics.median(values)
+        point = chosen_by[name]
+        print(
+            f"{name:6} {point.lists:6,} lists, {point.probes:3} probes: p95 {found[name]:.3f} ms "
+            f"[{min(values):.3f} to {max(values):.3f}], recall {measured[0].recall} on {len(test.vectors)} test queries"
+        )
+    return found
+
+
+def _verdict(name: str, value: float, goal: float) -> str:
+    return f"ratio {name}: {value:.3f} (goal <= {goal}): {'reached' if value <= goal else 'above the goal'}"
+
+
+if __name__ == "__main__":
+    main()

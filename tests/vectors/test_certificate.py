@@ -1,0 +1,106 @@
+"""The certificate: what it demands, what it says, and that it is of the index that was meant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from psycopg import sql
+from vectors.small_tables import DIMENSION, table_with_vectors
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.certificate import Conditions, Subject, attempts, certify
+from orchestra_lib.vectors.evaluate import QuerySet
+from orchestra_lib.vectors.forms import EXACT, Effort, ivfflat
+from orchestra_lib.vectors.goals import Goals
+from orchestra_lib.vectors.index import IndexSpec, build_index
+from orchestra_lib.vectors.measured import Measured
+from orchestra_lib.vectors.search import Searchable
+from orchestra_lib.vectors.truth import exact_neighbours
+
+GOALS = Goals(0.9, 500.0, 10, "vector_cosine_ops", None, 60.0)
+CONDITIONS = Conditions(2.0, 2, None)
+TABLE = sql.Identifier("memories")
+
+
+def measured(recalls, effort):
+    return Measured(effort, (), 0, np.asarray(recalls, dtype=np.float64), np.ones(len(recalls)), "index")
+
+
+def tried(recall_by_probes, target=0.95):
+    rng = np.random.default_rng(0)
+
+    def at(effort):
+        return measured(rng.random(400) < recall_by_probes[effort.value], effort)
+
+    return [one.effort.value for one in attempts(at, Effort(8), Effort(10), target)]
+
+
+def test_a_second_attempt_is_made_only_when_the_first_straddles_the_target():
+    assert tried({8: 0.99, 10: 0.999}) == [8]
+    assert tried({8: 0.95, 10: 0.999}) == [8, 10]
+    assert tried({8: 0.5, 10: 0.999}) == [8], "so far below a notch is no remedy: the choice was wrong"
+
+
+@pytest.fixture
+def indexed(pair):
+    """A table with an index, a subject to certify it, and held-out queries."""
+    _, asked = table_with_vectors(pair.target, 2_000, 100)
+    built = build_index(pair.target, IndexSpec("memories", ivfflat(40), GOALS.opclass, DIMENSION), None, lambda _: None)
+    with connect(pair.target) as connection:
+        truth = exact_neighbours(connection, TABLE, asked, GOALS.k, GOALS.opclass)
+    target = Searchable(TABLE, GOALS.opclass, GOALS.k, ivfflat(40))
+    return Subject(pair.target, target, built.name, Effort(10), Effort(13)), QuerySet(asked, None, truth)
+
+
+@pytest.mark.slow
+def test_it_holds_at_enough_probes_with_a_sentence_for_each_condition(indexed):
+    subject, queries = indexed
+    found = certify(subject, queries, replace(GOALS, filters=("user_id",)), CONDITIONS)
+    assert found.holds, found.reasons
+    assert len(found.reasons) == 3, "recall without and with the filter, p95"
+    assert found.index == "memories_embedding_ivfflat_40"
+    assert found.recall_p5 <= found.recall_p10 <= 1
+    assert found.strict_recall.value <= found.recall.value
+    assert found.warm.offered_per_second is None
+    assert found.missing == ("cold and after a restart: the server is not ours to restart from here",)
+
+
+@pytest.mark.slow
+def test_too_few_probes_and_too_little_time_are_told_apart(indexed):
+    subject, queries = indexed
+    few = replace(subject, effort=Effort(1), notch=Effort(2))
+    found = certify(few, queries, replace(GOALS, recall_target=0.999), CONDITIONS)
+    assert not found.holds
+    assert "does not clear 0.999" in found.reasons[0]
+    slow = certify(subject, queries, replace(GOALS, p95_ms=0.001), CONDITIONS)
+    assert not slow.holds
+    assert "is not within 0.001 ms" in slow.reasons[-1]
+    assert "clears 0.9" in slow.reasons[0]
+
+
+@pytest.mark.slow
+def test_under_load_the_offered_and_the_achieved_rate_are_told(indexed):
+    subject, queries = indexed
+    found = certify(subject, queries, replace(GOALS, offered_per_second=40.0), CONDITIONS)
+    assert found.warm.offered_per_second == pytest.approx(40, rel=0.5)
+    assert found.warm.failures == 0
+    assert found.warm.p50_ms.value <= found.warm.p95_ms.value <= found.warm.p99_ms.value
+
+
+@pytest.mark.slow
+def test_a_plan_that_reads_something_else_is_refused(indexed):
+    subject, queries = indexed
+    with pytest.raises(DataError, match="the certificate is for another_index, but the plan reads memories_embedding"):
+        certify(replace(subject, index="another_index"), queries, GOALS, CONDITIONS)
+
+
+@pytest.mark.slow
+def test_the_exact_scan_can_be_certified_too(indexed):
+    subject, queries = indexed
+    exact = replace(subject.target, form=EXACT)
+    found = certify(Subject(subject.address, exact, None, Effort(1), Effort(1)), queries, GOALS, CONDITIONS)
+    assert found.recall.value == 1.0
+    assert found.holds, found.reasons
