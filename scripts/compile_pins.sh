@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles requirements.txt and tests/requirements.txt from pyproject.toml. Needs uv (pip install uv).
+# Compiles requirements.txt, tests/requirements.txt and the API's from pyproject.toml. Needs uv (pip install uv).
 #
 #   scripts/compile_pins.sh             keeps the pins that still fit
 #   scripts/compile_pins.sh --upgrade   takes the newest of everything
@@ -12,15 +12,19 @@ trap 'rm -rf "$scratch"' EXIT
 compile() {
     uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
         --custom-compile-command scripts/compile_pins.sh \
-        --no-emit-index-url --no-emit-find-links "$@" pyproject.toml
+        --no-emit-index-url --no-emit-find-links "$@"
 }
 
 # uv takes the versions that it finds in its output file as the ones to keep; "-e ." is ours.
 [[ ! -e requirements.txt ]] || grep -v '^-e ' requirements.txt >"$scratch/run.txt"
-compile --extra gcp "$@" --output-file "$scratch/run.txt"
+compile --extra gcp "$@" --output-file "$scratch/run.txt" pyproject.toml
 
 [[ ! -e tests/requirements.txt ]] || cp tests/requirements.txt "$scratch/all.txt"
-compile --extra gcp --extra dev --constraint "$scratch/run.txt" "$@" --output-file "$scratch/all.txt"
+compile --extra gcp --extra dev --constraint "$scratch/run.txt" "$@" --output-file "$scratch/all.txt" pyproject.toml
+
+# What the memory API's container has: a part of the first, in the same versions.
+compile --group service --constraint "$scratch/run.txt" --output-file "$scratch/service.txt"
+cp "$scratch/service.txt" orchestra_lib/service/requirements.txt
 
 {
     cat "$scratch/run.txt"

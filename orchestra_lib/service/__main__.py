@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "mcp", help="offer one user's memory to a coding assistant, over standard input and output"
     )
     mcp.add_argument("--user", required=True, help="whose memory it is")
+    mcp.add_argument(
+        "--environment", help="whose model embeds; without one nothing is stored, and searches are by words"
+    )
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("psycopg.pool").setLevel(logging.WARNING)
@@ -81,7 +84,12 @@ def _prepare(given: argparse.Namespace) -> int:
 def _mcp(given: argparse.Namespace) -> int:
     from orchestra_lib.service.mcp_server import serve_stdio
 
-    serve_stdio(from_environment(os.environ), given.user)
+    embeds = None
+    if given.environment:
+        from orchestra_lib.service.embedding import embedder
+
+        embeds = embedder(given.environment)
+    serve_stdio(from_environment(os.environ), given.user, embeds)
     return 0
 
 

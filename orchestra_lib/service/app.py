@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Path, Query, Request, Security
@@ -75,7 +75,8 @@ def create_app(settings: ServiceSettings, known: Identities | None = None) -> Fa
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await sessions.open()
         try:
-            yield
+            async with tools() if tools else nullcontext():
+                yield
         finally:
             await sessions.close()
 
@@ -102,6 +103,7 @@ def create_app(settings: ServiceSettings, known: Identities | None = None) -> Fa
     _add_errors(app)
     _add_probes(app, sessions, metrics)
     _add_memories(app, store, settings.dimension)
+    tools = _add_tools(app, store, settings) if settings.tools else None
     app.openapi = lambda: _document(app, settings.dimension)  # type: ignore[method-assign]
     return app
 
@@ -137,7 +139,7 @@ def _add_memories(app: FastAPI, store: MemoryStore, dimension: int) -> None:
         return await _page(request, query.filters(), query.limit, query.cursor)
 
     @app.get(
-        "/v1/sessions/{session_id}/history",
+        "/v1/sessions/{session_id:path}/history",
         response_model=Listed,
         responses=_documented(*_ALWAYS),
         dependencies=bearer,
@@ -156,7 +158,7 @@ def _add_memories(app: FastAPI, store: MemoryStore, dimension: int) -> None:
         return _json(Listed(memories, cursors.write(page.next, stated) if page.next else None))
 
     @app.get(
-        "/v1/memories/{memory_id}",
+        "/v1/memories/{memory_id:path}",
         response_model=Memory,
         responses=_documented(*_ALWAYS, 404),
         dependencies=bearer,
@@ -170,7 +172,7 @@ def _add_memories(app: FastAPI, store: MemoryStore, dimension: int) -> None:
         return _json(found)
 
     @app.delete(
-        "/v1/memories/{memory_id}",
+        "/v1/memories/{memory_id:path}",
         status_code=204,
         responses=_documented(*_ALWAYS, 404),
         dependencies=bearer,
@@ -194,6 +196,27 @@ def _add_memories(app: FastAPI, store: MemoryStore, dimension: int) -> None:
         embedding = vector(body.embedding, dimension) if body.embedding is not None else None
         filters = body.filters.filters()
         return _json(Found(await store.search(_user(request), filters, body.k, embedding, body.text, _spent(request))))
+
+
+def _add_tools(
+    app: FastAPI, store: MemoryStore, settings: ServiceSettings
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Offer the tools for coding assistants too; returns what has to run meanwhile."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from orchestra_lib.service.mcp_server import memory_server
+
+    tools = memory_server(store, settings.dimension, lambda context: _user(context.request_context.request))
+    offered = tools.streamable_http_app(
+        streamable_http_path="/mcp",
+        json_response=True,
+        stateless_http=True,  # any instance may be asked next
+        max_request_body_size=settings.max_body_bytes,
+        # Against pages that a browser shows beside: they have no token.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    app.router.routes.extend(offered.routes)
+    return tools.session_manager.run
 
 
 def _add_probes(app: FastAPI, sessions: Sessions, metrics: Metrics) -> None:
@@ -257,7 +280,7 @@ def _document(app: FastAPI, dimension: int) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _user(request: Request) -> str:
+def _user(request: Any) -> str:
     return str(request.scope["state"]["user"])
 
 

@@ -26,7 +26,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.service.problems import Problem
-from orchestra_lib.service.settings import ServiceSettings
+from orchestra_lib.service.settings import PREFIX, ServiceSettings
 
 HEADERS = ("x-forwarded-authorization", "authorization")
 """Where the caller's token is looked for, in this order: a gateway puts its own in ``Authorization``."""
@@ -47,11 +47,10 @@ def identities(settings: ServiceSettings) -> Identities:
     """The way to know callers that the settings name. Raises ParameterError for a file that cannot be believed."""
     if settings.tokens_file:
         return TokensOfFile(Path(settings.tokens_file))
-    assert settings.jwt_certificates_url  # noqa: S101 - the settings are checked
-    assert settings.jwt_issuer  # noqa: S101
-    assert settings.jwt_audience  # noqa: S101
-    url = settings.jwt_certificates_url
-    return SignedTokens(lambda: _fetched(url), settings.jwt_issuer, settings.jwt_audience, settings.jwt_user_claim)
+    issuer, audience, url = settings.jwt_issuer, settings.jwt_audience, settings.jwt_certificates_url
+    if not (issuer and audience and url):
+        raise ParameterError(f"nothing tells who calls: set {PREFIX}TOKENS_FILE, or {PREFIX}JWT_ISSUER and the rest")
+    return SignedTokens(lambda: _fetched(url), issuer, audience, settings.jwt_user_claim)
 
 
 def bearer(headers: Mapping[str, str]) -> str:

@@ -57,10 +57,13 @@ class ServiceSettings(BaseModel):
     retry_after_seconds: Annotated[int, Field(ge=1)] = 1
     shutdown_seconds: Annotated[float, Field(gt=0)] = 10.0 - _RESERVED_SECONDS
 
+    tools: bool = False
+    """Whether coding assistants find the memory's tools at ``/mcp``. Their protocol's package doubles a cold start."""
+
     tokens_file: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
-    jwt_certificates_url: Annotated[str, StringConstraints(pattern=r"^https://")] | None = None
+    jwt_certificates_url: Annotated[str, StringConstraints(pattern=r"^(https://|http://127\.0\.0\.1:)")] | None = None
     jwt_user_claim: str = "email"
 
     @model_validator(mode="after")
@@ -76,7 +79,7 @@ class ServiceSettings(BaseModel):
         signed = (self.jwt_issuer, self.jwt_audience, self.jwt_certificates_url)
         if any(signed) and not all(signed):
             raise ValueError(f"signed tokens need {PREFIX}JWT_ISSUER, _JWT_AUDIENCE and _JWT_CERTIFICATES_URL")
-        if bool(self.tokens_file) == all(signed):
+        if self.tokens_file and any(signed):
             raise ValueError(f"name one way to know who calls: {PREFIX}TOKENS_FILE, or {PREFIX}JWT_ISSUER and the rest")
         return self
 

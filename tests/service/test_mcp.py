@@ -1,0 +1,103 @@
+"""Coding assistants use the memory through the official client: over standard input and output, and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import httpx2
+import numpy as np
+import pytest
+from mcp import StdioServerParameters
+from mcp.client import Client
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from service.serving import DIMENSION, Api, token_of
+
+from orchestra_lib.service.mcp_server import Embedder, memory_server
+
+
+def over_stdio(api: Api, user: str) -> Client:
+    environment = {"ORCHESTRA_API_DSN": api.dsn, "ORCHESTRA_API_DIMENSION": str(DIMENSION)}
+    arguments = ["-m", "orchestra_lib.service", "mcp", "--user", user]
+    command = StdioServerParameters(command=sys.executable, args=arguments, env={**os.environ, **environment})
+    return Client(stdio_client(command), raise_exceptions=False)
+
+
+def text_of(result) -> str:
+    return " ".join(part.text for part in result.content)
+
+
+def test_an_assistant_searches_reads_and_follows_a_conversation_over_stdio(api: Api):
+    first = api.store("ada", content="the breaker opens after five failures", session_id="talk")
+    api.store("ada", content="the rain in Zürich", session_id="talk")
+    others = api.store("grace", content="the breaker of another user", session_id="talk")
+
+    async def use():
+        async with over_stdio(api, "ada") as client:
+            tools = {tool.name for tool in (await client.list_tools()).tools}
+            found = await client.call_tool("search", {"query": "when does a breaker open?"})
+            got = await client.call_tool("get", {"memory_id": first})
+            history = await client.call_tool("history", {"session_id": "talk"})
+            hidden = await client.call_tool("get", {"memory_id": others})
+            wrong = await client.call_tool("search", {"query": "x", "k": 1_000})
+            return tools, found, got, history, hidden, wrong
+
+    tools, found, got, history, hidden, wrong = asyncio.run(use())
+    assert tools == {"search", "get", "history"}, "without a model that embeds nothing is stored"
+    assert [hit["memory"]["id"] for hit in found.structured_content["hits"]] == [first]
+    assert got.structured_content["content"] == "the breaker opens after five failures"
+    assert [one["content"] for one in history.structured_content["memories"]][-1] == "the rain in Zürich"
+    assert hidden.is_error
+    assert "there is no memory of this id" in text_of(hidden)
+    assert wrong.is_error
+
+
+def test_over_http_the_token_tells_whose_memory_it_is(api: Api):
+    api.store("ada", content="hers", session_id="talk")
+    api.store("grace", content="another's", session_id="talk")
+
+    async def contents(user: str) -> list[str]:
+        headers = {"Authorization": f"Bearer {token_of(user)}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, trust_env=False) as http,
+            Client(streamable_http_client(f"{api.url}/mcp", http_client=http)) as client,
+        ):
+            history = await client.call_tool("history", {"session_id": "talk"})
+            return [one["content"] for one in history.structured_content["memories"]]
+
+    assert asyncio.run(contents("ada")) == ["hers"]
+    assert asyncio.run(contents("grace")) == ["another's"]
+    assert api.as_user(None).post("/mcp", json={}).status_code == 401
+
+
+@pytest.fixture
+def embedder() -> Embedder:
+    async def embed(text: str, purpose: str) -> np.ndarray:
+        return np.asarray([len(text), text.count("e") + 1, purpose == "document"], dtype=np.float32)
+
+    return Embedder("letters/1", embed)
+
+
+def test_with_a_model_that_embeds_an_assistant_also_stores(api: Api, embedder: Embedder):
+    async def use():
+        server = memory_server(api.app.state.store, DIMENSION, lambda _: "ada", embedder)
+        async with Client(server) as client:
+            return await client.call_tool("store", {"content": "we chose RLS", "session_id": "design"})
+
+    stored = asyncio.run_coroutine_threadsafe(use(), api.loop).result(10)
+    got = api.as_user("ada").get(f"/v1/memories/{stored.structured_content['id']}").json()
+    assert (got["content"], got["embedding_model"], got["item_type"]) == ("we chose RLS", "letters/1", "note")
+
+
+def test_a_store_that_is_away_is_told_and_not_taken_for_no_memory(api: Api):
+    gone = Api(api.url, "host=/nowhere dbname=none")
+
+    async def use():
+        async with over_stdio(gone, "ada") as client:
+            return await client.call_tool("search", {"query": "anything"})
+
+    result = asyncio.run(use())
+    assert result.is_error
+    assert "cannot be reached" in text_of(result)
