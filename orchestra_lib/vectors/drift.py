@@ -28,7 +28,7 @@ from orchestra_lib.vectors.truth import OPERATORS, Truth
 
 WINDOW = 1_000
 """So many of the latest searches make the rolling recall."""
-_SAMPLED_ROWS = 60
+_SAMPLED_ROWS = 100
 _LISTS_GREW_UNEVEN = 1.5
 _MUCH_INSERTED = 0.3
 _TABLE_GREW = 2.0

@@ -98,12 +98,12 @@ def test_what_was_written_is_unknown_once_the_servers_statistics_were_reset(live
 
 
 def test_unevenness_is_that_of_the_lists_themselves(pair):
-    """Two lists of 900 and 100 rows: a row drawn at random lies in one of 0.9 * 900 + 0.1 * 100 = 820 rows, the average
-    list has 500. All rows are drawn, so nothing is left to chance."""
+    """Two lists of 90 and 10 rows: a row drawn at random lies in one of 0.9 * 90 + 0.1 * 10 = 82 rows, the average
+    list has 50. All rows are drawn, so nothing is left to chance."""
     make_table(pair.target, 0)
     with connect(pair.target) as connection:
-        sides = np.zeros((60, DIMENSION), dtype=np.float32)
-        sides[:54, 0], sides[54:, 1] = 1.0, 1.0
+        sides = np.zeros((100, DIMENSION), dtype=np.float32)
+        sides[:90, 0], sides[90:, 1] = 1.0, 1.0
         add_rows(connection, sides)
         build(pair.target, ivfflat(2))
         index = serving_index(connection, TABLE)

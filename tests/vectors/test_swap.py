@@ -162,7 +162,7 @@ def test_a_live_table_gets_its_index_certified_swapped_and_persisted_while_it_is
     assert swapped.settings == {PROBES: NEW_PROBES, "ivfflat.iterative_scan": "off"}
     assert swapped.certificate.reasons == ("recall is fine",)
     assert swapped.older_sessions >= 1, "the application's own session keeps the probes that it began with"
-    assert swapped.baseline.unevenness >= 1
+    assert swapped.baseline.unevenness > 0.8, "the lists were looked at, by a sample"
     assert swapped.prewarmed.done
     assert SwapJournal(journal).unfinished() is None
 
