@@ -67,7 +67,8 @@ def feasible_lists(
     asked: Sequence[int] = (),
     ms_per_centroid_page: float = _MS_PER_CENTROID_PAGE,
 ) -> tuple[int, ...]:
-    """Numbers of lists worth a look, ascending: at most six, each up to twice the one before, and those asked for.
+    """Numbers of lists worth a look, ascending: at most six, each about twice the one before or less, and those
+    asked for.
 
     They begin at half the square root of the rows and end at 16 times it, or earlier: at two rows a list, at what the
     memory allows a build, at what leaves one session the time for its inserts, each of which reads every centroid.
