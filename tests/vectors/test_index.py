@@ -9,7 +9,7 @@ from stores import fill
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.forms import ivfflat
-from orchestra_lib.vectors.index import IndexSpec, build_index, drop_others, persist_probes, serving_index
+from orchestra_lib.vectors.index import IndexSpec, build_index, drop_others, serving_index, vector_indexes
 
 TABLE = sql.Identifier("memories")
 
@@ -60,8 +60,33 @@ def test_too_little_memory_is_refused_before_the_build_with_the_number(pair):
         assert serving_index(connection, TABLE) is None
 
 
-def test_probes_reach_new_sessions(pair):
-    fill(pair.target, 10)
-    assert persist_probes(pair.target, 37) == 37
+def test_an_index_of_that_name_that_is_another_one_is_made_anew(pair):
+    fill(pair.target, 300)
     with connect(pair.target) as connection:
-        assert connection.execute("SHOW ivfflat.probes").fetchone() == ("37",)
+        connection.execute(
+            "CREATE INDEX memories_embedding_ivfflat_10 ON memories USING ivfflat (embedding vector_l2_ops) "
+            "WITH (lists = 10)"
+        )
+    assert built(pair, spec(10)).build_seconds is not None
+    with connect(pair.target) as connection:
+        assert serving_index(connection, TABLE).opclass == "vector_cosine_ops"
+
+
+def test_an_interrupt_ends_a_concurrent_build_on_the_server_and_the_next_one_clears_up(pair):
+    fill(pair.target, 300)
+
+    def interrupt(words):
+        raise KeyboardInterrupt
+
+    with connect(pair.target, autocommit=False) as writer:
+        writer.execute("UPDATE memories SET content = 'x' WHERE id = 'id-00000000'")  # the build waits for it
+        with pytest.raises(KeyboardInterrupt):
+            build_index(pair.target, spec(10), None, interrupt, concurrently=True)
+        writer.rollback()
+    with connect(pair.target) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone() == (0,)
+        assert [index.valid for index in vector_indexes(connection, TABLE)] == [False]
+        assert serving_index(connection, TABLE) is None
+    build_index(pair.target, spec(10), None, lambda words: None, concurrently=True)
+    with connect(pair.target) as connection:
+        assert [index.valid for index in vector_indexes(connection, TABLE)] == [True]

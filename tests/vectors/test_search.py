@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from psycopg import sql
@@ -68,6 +70,16 @@ def test_the_plan_names_the_index_that_is_used(indexed):
     assert search(connection, MEMORIES, queries.vectors[:1], Effort(2)).plan_uses == "memories_embedding_ivfflat_40"
     wrong_class = Searchable(TABLE, "vector_l2_ops", 10, ivfflat(40))
     assert search(connection, wrong_class, queries.vectors[:1], Effort(2)).plan_uses is None
+
+
+def test_a_row_that_is_its_own_query_finds_itself_and_that_does_not_count(indexed):
+    _, connection, _ = indexed
+    rows, ids = unit_vectors(2_000, clusters=20_000)[:40], tuple(f"id-{number:08}" for number in range(40))
+    flattering = exact_neighbours(connection, TABLE, rows, 1, "vector_cosine_ops")
+    honest = exact_neighbours(connection, TABLE, rows, 1, "vector_cosine_ops", excluded=ids)
+    run = search(connection, replace(MEMORIES, k=2), rows, Effort(1))
+    assert recalls(run, flattering).mean() == 1.0, "one probe always finds the row itself"
+    assert recalls(run, honest).mean() < 0.9
 
 
 def test_probes_do_not_leak_into_the_session(indexed):
