@@ -20,6 +20,7 @@ from orchestra_lib import __version__
 from orchestra_lib.service import cursors
 from orchestra_lib.service.connection import session_class
 from orchestra_lib.service.identity import Identities, identities
+from orchestra_lib.service.json_route import JsonRoute
 from orchestra_lib.service.limits import Authentication, Limits
 from orchestra_lib.service.measures import Measured, Metrics
 from orchestra_lib.service.models import (
@@ -99,6 +100,7 @@ def create_app(settings: ServiceSettings, known: Identities | None = None) -> Fa
             Middleware(Authentication, identities=known or identities(settings)),
         ],
     )
+    app.router.route_class = JsonRoute
     app.state.sessions, app.state.store, app.state.metrics = sessions, store, metrics
     _add_errors(app)
     _add_probes(app, sessions, metrics)

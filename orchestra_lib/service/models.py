@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+)
 from pydantic import model_validator as checked
 from typing_extensions import TypeAliasType
 
@@ -36,8 +46,22 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_QUERY,
 Numbers = TypeAliasType(
     "Numbers", Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=_LARGEST_VECTOR)]
 )
+
+
+def _written_as_a_date(value: Any) -> Any:
+    """A number would be taken for seconds, or, if it is large, for milliseconds."""
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        raise ValueError("write it as RFC 3339 has it, such as 2026-11-25T20:00:00Z")
+    return value
+
+
+_NUMBER = re.compile(r"\s*[-+]?[\d_]*\.?[\d_]*\s*")
 # Moments that PostgreSQL and every client can hold.
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC)),
+    BeforeValidator(_written_as_a_date),
+]
 
 
 class _Strict(BaseModel):

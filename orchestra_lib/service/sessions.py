@@ -23,7 +23,7 @@ from orchestra_lib.memory.breaker import BreakerOpen
 from orchestra_lib.service.breaker import StoreBreaker
 from orchestra_lib.service.index_form import NO_INDEX, IndexForm, read_form
 from orchestra_lib.service.schema import USER_SETTING, confined
-from orchestra_lib.service.settings import SHARE_OF_CONNECTIONS, ServiceSettings
+from orchestra_lib.service.settings import PREFIX, SHARE_OF_CONNECTIONS, ServiceSettings
 
 Result = TypeVar("Result")
 Session = psycopg.AsyncConnection[Any]
@@ -46,6 +46,7 @@ _PLANNING: tuple[LiteralString, ...] = (
 )
 _ROWS_OF_INDEX_FOR_ONE = 8
 """So many rows are looked at in an index while one vector is fetched from TOAST: 1.5 and 11 microseconds, measured."""
+_DIMENSION = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'embedding'"
 _FEWEST = 100
 _ALL = (1 << 31) - 2
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 10_000}
@@ -226,6 +227,7 @@ class Sessions:
         try:
             await self._refuse_unless_confined(session)
             await self._refuse_too_many_connections(session)
+            await self._refuse_another_dimension(session)
             self.form = await read_form(session, self._settings.table)
         except OrchestraError as error:
             self._refusal = str(error)
@@ -257,6 +259,14 @@ class Sessions:
             raise ParameterError(
                 f"{self._settings.max_instances} instances with {self._settings.pool_max} sessions each are {wanted}; "
                 f"of the server's {most} connections {SHARE_OF_CONNECTIONS:.0%} may be used"
+            )
+
+    async def _refuse_another_dimension(self, session: Session) -> None:
+        row = await (await session.execute(_DIMENSION, [f'"{self._settings.table}"'])).fetchone()
+        if row is None or row[0] != self._settings.dimension:
+            raise DataError(
+                f"the vectors of {self._settings.table} have {row[0] if row else 'no'} dimensions, the service is set "
+                f"to {self._settings.dimension}; set {PREFIX}DIMENSION"
             )
 
 

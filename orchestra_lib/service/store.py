@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString
@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 from orchestra_lib.service.cursors import Position
 from orchestra_lib.service.fusion import fuse
+from orchestra_lib.service.index_form import IndexForm
 from orchestra_lib.service.problems import Problem
 from orchestra_lib.service.schema import KEYS
 from orchestra_lib.service.sessions import Session, Sessions, Spent
@@ -153,6 +154,7 @@ class MemoryStore:
     def __init__(self, sessions: Sessions, table: str, dimension: int) -> None:
         self._sessions, self._dimension = sessions, dimension
         self._table = sql.Identifier(table)
+        self._near_statements: dict[tuple[IndexForm, tuple[str, ...], bool], bytes] = {}
 
     async def store(self, user: str, new: NewMemory, key: str | None, spent: Spent) -> Receipt:
         """Store a memory, once for a key. Raises Problem for a key that came with another request before."""
@@ -224,7 +226,7 @@ class MemoryStore:
         values = {**filters.stated(), "limit": limit + 1}
         if after:
             values.update(at=after.created_at, id=after.id)
-        found = await self._read(user, self._filled(statement, filters, further=further), values, spent)
+        found = await self._read(user, self._filled(statement, filters.stated(), further=further), values, spent)
         shown = tuple(found[:limit])
         return Page(shown, Position(shown[-1].created_at, shown[-1].id) if len(found) > limit else None)
 
@@ -260,13 +262,21 @@ class MemoryStore:
         self, session: Session, filters: Filters, limit: int, embedding: Embedding, columns: sql.Composable
     ) -> list[tuple[Any, ...]]:
         """The columns and the distance of the nearest memories, nearest first."""
-        distance = self._sessions.form.distance(sql.Identifier("embedding"), sql.SQL("%(query)b"), self._dimension)
-        statement = self._filled(sql.SQL(_NEAREST), filters, wanted=columns, distance=distance)
+        statement = self._near_statement(self._sessions.form, tuple(filters.stated()), columns)
         few = self._sessions.few_rows(limit)
         values = {**filters.stated(), "query": Vector(embedding), "limit": limit, "few": few, "over_few": few + 1}
         cursor = session.cursor(binary=True)
         await cursor.execute(statement, values, prepare=True)
         return await cursor.fetchall()
+
+    def _near_statement(self, form: IndexForm, names: tuple[str, ...], columns: sql.Composable) -> bytes:
+        """Put together once: doing it for every search takes longer than sending it."""
+        key = (form, names, columns is _COLUMNS)
+        if key not in self._near_statements:
+            distance = form.distance(sql.Identifier("embedding"), sql.SQL("%(query)b"), self._dimension)
+            statement = self._filled(sql.SQL(_NEAREST), names, wanted=columns, distance=distance)
+            self._near_statements[key] = statement.as_bytes()
+        return self._near_statements[key]
 
     async def _fitting_ids(self, session: Session, filters: Filters, limit: int, text: str) -> list[str]:
         """Ids of memories that hold any of the text's words, best first: a question is seldom answered in its words."""
@@ -278,7 +288,7 @@ class MemoryStore:
                 " SELECT id FROM newest, asked WHERE words @@ asked.any"
                 " ORDER BY ts_rank_cd(words, asked.any) DESC, id LIMIT %(limit)s"
             ),
-            filters,
+            filters.stated(),
             language=sql.Literal(_TEXT_LANGUAGE),
             rows=sql.Literal(TEXT_ROWS),
         )
@@ -297,8 +307,9 @@ class MemoryStore:
 
         return await self._sessions.run(user, work, spent, repeatable=True)
 
-    def _filled(self, statement: sql.SQL, filters: Filters | None = None, **parts: sql.Composable) -> sql.Composed:
-        conditions = [sql.SQL(_CONDITIONS[name]) for name in (filters.stated() if filters else {})]
+    def _filled(self, statement: sql.SQL, names: Iterable[str] = (), **parts: sql.Composable) -> sql.Composed:
+        """The statement with the table, the columns, and the conditions of the filters of these names."""
+        conditions = [sql.SQL(_CONDITIONS[name]) for name in names]
         return statement.format(
             columns=_COLUMNS,
             table=self._table,

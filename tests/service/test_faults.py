@@ -63,9 +63,7 @@ def test_a_database_that_is_killed_is_503_until_it_is_back_and_nothing_is_lost(o
     with serve(dsn, tmp_path, **changes) as api:
         stored = api.store()
         server = psutil.Process(pid_of(directory))
-        for one in [*server.children(), server]:
-            one.kill()
-        server.wait()
+        kill_all(server)
         answers = [api.as_user().get("/v1/memories") for _ in range(6)]
         for answer in answers:
             assert is_problem(answer, 503, "store-unavailable"), "an error, never an empty list"

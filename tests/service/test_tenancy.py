@@ -195,3 +195,10 @@ def test_more_sessions_than_the_server_has_room_for_are_not_opened(pair: Pair, t
     with serve(pair.target, tmp_path, pool_timeout_seconds=0.3, pool_max=9, max_instances=9) as api:
         answer = wait_for(api, "/readyz", 503)
     assert "9 instances with 9 sessions each are 81; of the server's 100 connections 80% may be used" in answer.text
+
+
+def test_a_store_of_other_vectors_is_not_served(pair: Pair, tmp_path):
+    prepared(pair.target, DIMENSION)
+    with serve(pair.target, tmp_path, pool_timeout_seconds=0.3, dimension=4) as api:
+        answer = wait_for(api, "/readyz", 503)
+    assert "the vectors of memories have 3 dimensions, the service is set to 4" in answer.text

@@ -1,0 +1,149 @@
+"""Search through the memory API against the same SQL through psycopg, at equal offered load.
+
+The SQL side sends what the API sends: the transaction, the user, the statement. Both sides get the same queries at the
+same moments, in alternated runs (ABBA). Latency counts from when a request was due. Prints both p95, their ratio, and
+where the API's time went by its own account.
+
+    python tests/bench/api_search.py [--rows 8000] [--rate 20] [--seconds 15] [--pairs 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from common import hardware, servers
+from numpy.typing import NDArray
+from pgvector import Vector
+from pgvector.psycopg import register_vector
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from service.serving import ROLE, prepared, process, token_of, wait_for
+from stores import fill, unit_vectors
+
+from orchestra_lib.bench.http_load import HttpRequests
+from orchestra_lib.bench.load import Load, run_load, run_load_async
+from orchestra_lib.bench.samples import LoadRun, Outcome
+from orchestra_lib.service import schema, sessions
+from orchestra_lib.service.index_form import IndexForm
+from orchestra_lib.service.store import _COLUMNS, MemoryStore
+
+USER, K, LISTS, PROBES, PORT = "ada", 10, 100, 10, 18_431
+CLUSTERS = 200
+
+
+@dataclass(frozen=True)
+class SameSql:
+    """What the API does for a search, without the API; one synchronous session a worker."""
+
+    dsn: str
+    statement: bytes
+    queries: NDArray[np.float32]
+    values: Mapping[str, Any]
+
+    @contextmanager
+    def __call__(self) -> Iterator[Any]:
+        options = f"-c role={ROLE} -c plan_cache_mode=force_custom_plan -c ivfflat.iterative_scan=relaxed_order"
+        with psycopg.connect(self.dsn, autocommit=True, options=options) as connection:
+            register_vector(connection)
+            for planning in sessions._PLANNING:
+                connection.execute(planning)
+
+            def ask(number: int) -> Outcome:
+                query = Vector(self.queries[number % len(self.queries)])
+                with connection.transaction(), connection.cursor(binary=True) as cursor:
+                    cursor.execute(f"SELECT set_config('{schema.USER_SETTING}', %s, true)", [USER], prepare=True)
+                    rows = cursor.execute(self.statement, {**self.values, "query": query}, prepare=True).fetchall()
+                return Outcome(None, len(rows) < K)
+
+            for number in range(10):
+                ask(number)
+            yield ask
+
+
+def requests_of(queries: NDArray[np.float32]) -> Sequence[Mapping[str, Any]]:
+    """The same queries as bodies that are ready to be sent."""
+    bodies = [json.dumps({"embedding": [float(one) for one in query], "k": K}).encode() for query in queries]
+    headers = {"Content-Type": "application/json"}
+    return [{"method": "POST", "url": "/v1/search", "content": body, "headers": headers} for body in bodies]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=8_000)
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second, offered")
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--pairs", type=int, default=2, help="ABBA blocks")
+    given = parser.parse_args()
+    queries = unit_vectors(200, seed=7, clusters=CLUSTERS)
+    with servers() as (_, dsn, directory):
+        make_store(dsn, given.rows)
+        form = IndexForm("ivfflat", "vector", "<=>", given.rows)
+        statement = MemoryStore(None, "memories", 1536)._near_statement(form, (), _COLUMNS)
+        few = sessions._FEWEST
+        values = {"limit": K, "few": few, "over_few": few + 1}
+        tokens = directory / "tokens"
+        tokens.mkdir()
+        with process(dsn, tokens, PORT, dimension=1536) as (_, api):
+            wait_for(api, "/readyz", 200)
+            over_http = HttpRequests(
+                api.url, requests_of(queries), headers={"Authorization": f"Bearer {token_of(USER)}"}
+            )
+
+            def by_sql(load: Load) -> LoadRun:
+                return run_load(load, SameSql(dsn, statement, queries, values))
+
+            def by_api(load: Load) -> LoadRun:
+                return asyncio.run(run_load_async(load, over_http))
+
+            by_api(Load(given.rate, 3, 0, 8))
+            runs: dict[str, list[LoadRun]] = {"sql": [], "api": []}
+            sides = {"sql": by_sql, "api": by_api}
+            for pair in range(given.pairs):
+                for name in ("sql", "api", "api", "sql"):
+                    runs[name].append(sides[name](Load(given.rate, given.seconds, pair, 8)))
+    told(runs, given.rate)
+
+
+def make_store(dsn: str, rows: int) -> None:
+    """A prepared and indexed table; a user owns nearly all of it, so that the index is what answers."""
+    fill(dsn, rows, clusters=CLUSTERS)
+    prepared(dsn, 1536)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET maintenance_work_mem = '512MB'")
+        connection.execute(
+            f"CREATE INDEX ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = {LISTS})"
+        )
+        connection.execute("UPDATE memories SET user_id = 'ada', expires_at = NULL")
+        connection.execute("VACUUM (FULL, ANALYZE) memories")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET ivfflat.probes = {PROBES}")
+
+
+def told(runs: Mapping[str, Sequence[LoadRun]], rate: float) -> None:
+    """The figures of all runs together."""
+    print(hardware())
+    quantiles = {}
+    for name, several in runs.items():
+        latencies = np.concatenate([run.latency_ms[run.answered] for run in several])
+        quantiles[name] = np.percentile(latencies, [50, 95, 99])
+        failed = sum(int((~run.answered).sum()) for run in several)
+        p50, p95, p99 = quantiles[name]
+        figures = f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms"
+        print(f"{name}: {len(latencies)} answers at {rate:g}/s, {figures}, {failed} failed")
+    inside = np.concatenate([run.server_ms for run in runs["api"]])
+    print(f"api, by its own account: p50 {np.nanpercentile(inside, 50):.2f}, p95 {np.nanpercentile(inside, 95):.2f} ms")
+    print(f"p95 through the API / through psycopg: {quantiles['api'][1] / quantiles['sql'][1]:.2f} (wanted <= 1.5)")
+
+
+if __name__ == "__main__":
+    main()
