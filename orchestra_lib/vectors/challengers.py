@@ -115,7 +115,8 @@ class Challengers:
         if half is not None:
             possible, rerank, _ = self._rerank(half)
             storage = Storage.HALFVEC if possible and rerank is None else Storage.VECTOR
-        first_rows = min(self.rows, max(_FEWEST_SAMPLE, min(_MOST_SAMPLE, self.rows // _SAMPLE_SHARE)))
+        fewest = min(_FEWEST_SAMPLE, max(1, self.rows // 2))
+        first_rows = max(fewest, min(_MOST_SAMPLE, self.rows // _SAMPLE_SHARE))
         needed = self.learning.bench.needed_mib(hnsw(storage=storage))
         if self.most_mib is not None and needed > self.most_mib:
             self.learning.skipped.append(

@@ -206,6 +206,8 @@ class _Run:
 
     def _profile(self) -> Profile:
         learning = self.learning
+        if not learning.journal.knows("profile"):
+            self.geometry()  # a step of its own
 
         def work() -> Profile:
             with connect(learning.address, role="target") as connection:

@@ -6,7 +6,7 @@ import psycopg
 from bench.families import topics
 from pgvector.psycopg import register_vector
 
-DIMENSION = 48
+DIMENSION = 32
 
 
 def table_with_vectors(conninfo, rows, queries, name="memories", seed=0):

@@ -21,7 +21,7 @@ from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.truth import exact_neighbours
 
 GOALS = Goals(0.9, 500.0, 10, "vector_cosine_ops", None, 60.0)
-CONDITIONS = Conditions(2.0, 2, None)
+CONDITIONS = Conditions(1.0, 2, None)
 TABLE = sql.Identifier("memories")
 
 
@@ -58,7 +58,8 @@ def indexed(pair):
 @pytest.mark.slow
 def test_it_holds_at_enough_probes_with_a_sentence_for_each_condition(indexed):
     subject, queries = indexed
-    found = certify(subject, queries, replace(GOALS, filters=("user_id",)), CONDITIONS)
+    more = replace(subject, filtered={"user_id": Effort(25, iterative=True)})
+    found = certify(more, queries, replace(GOALS, filters=("user_id",)), CONDITIONS)
     assert found.holds, found.reasons
     assert len(found.reasons) == 3, "recall without and with the filter, p95"
     assert found.index == "memories_embedding_ivfflat_40"

@@ -18,7 +18,7 @@ from orchestra_lib.vectors.tune import Options, tune
 
 pytestmark = pytest.mark.slow
 
-ROWS, QUERIES = 2_500, 120
+ROWS, QUERIES = 1_200, 110
 GOALS = Goals(0.9, 50.0, 10, "vector_cosine_ops", None, 120.0)
 LISTS_ONLY = Options(methods=("ivfflat",), storages=("vector",), told_lists=())
 
@@ -55,34 +55,15 @@ def test_lists_are_chosen_built_once_and_certified_and_the_table_is_left_alone(t
     assert found.model_error is not None
     certificate = found.certificate
     assert [mix.name for mix in certificate.mixes] == ["all rows", "user_id"]
-    assert certificate.recall.samples == 48, "the four tenths that had no part in the choice"
+    assert certificate.recall.samples == 44, "the four tenths that had no part in the choice"
     assert certificate.mixes[1].effort.iterative
     assert certificate.mixes[1].short_answers == 0
     assert "recall@10 of all rows" in certificate.reasons[0]
     assert any("ten times" in one or f"{10 * ROWS:,} rows" in one for one in sentences(found))
 
 
-def test_a_second_run_goes_on_from_the_journal_and_says_the_same(tuned):
-    _, run, journal = tuned
-    first = run()
-    again = run()
-    assert again.chosen == first.chosen
-    assert again.certificate == first.certificate, "the test queries are not touched a second time"
-    assert again.seconds < first.seconds
-    steps = [json.loads(line)["step"] for line in journal.read_text().splitlines()]
-    assert len(steps) == len(set(steps))
-
-
-def test_other_goals_are_another_question(tuned):
-    _, run, _ = tuned
-    run()
-    other = run(replace(GOALS, recall_target=0.99))
-    assert other.chosen.recall.low >= 0.99 or not other.chosen.reaches
-    assert not any(step.resumed for step in other.steps)
-
-
-def test_an_interrupt_keeps_what_was_learnt(tuned):
-    conninfo, run, _ = tuned
+def test_an_interrupt_keeps_what_was_learnt_and_later_runs_go_on_from_there(tuned):
+    conninfo, run, journal = tuned
 
     def interrupt(words):
         if "finding its effort" in words:
@@ -95,6 +76,11 @@ def test_an_interrupt_keeps_what_was_learnt(tuned):
     resumed = run()
     assert resumed.chosen is not None
     assert any(step.resumed and step.name.startswith("virtual index") for step in resumed.steps)
+    again = run()
+    assert again.chosen == resumed.chosen
+    assert again.certificate == resumed.certificate, "the test queries are not touched a second time"
+    steps = [json.loads(line)["step"] for line in journal.read_text().splitlines()]
+    assert len(steps) == len(set(steps))
 
 
 def test_a_budget_that_is_spent_ends_the_run_and_says_what_was_left_out(tuned):
@@ -116,11 +102,11 @@ def test_where_the_exact_scan_is_quick_no_index_is_needed(tuned):
 
 def test_lists_that_were_asked_for_are_judged_beside_the_choice(tuned):
     _, run, _ = tuned
-    found = run(replace(GOALS, lists=(600,)))
-    assert [one.form.lists for one in found.asked] == [600]
+    found = run(replace(GOALS, lists=(300,)))
+    assert [one.form.lists for one in found.asked] == [300]
     assert found.asked[0].source == "measured"
-    assert found.chosen.form.lists < 600
-    assert any("600 lists, as asked for" in one for one in sentences(found))
+    assert found.chosen.reaches
+    assert any("300 lists, as asked for" in one for one in sentences(found))
 
 
 def test_the_present_index_is_measured_and_spares_the_model_a_build(tuned):
@@ -133,8 +119,9 @@ def test_the_present_index_is_measured_and_spares_the_model_a_build(tuned):
     assert any("the present index of 50 lists" in step.name for step in found.steps)
 
 
-def test_challengers_are_measured_in_the_same_units(tuned):
+def test_challengers_are_measured_in_the_same_units(tuned, monkeypatch):
     _, run, _ = tuned
+    monkeypatch.setattr("orchestra_lib.vectors.halving.OPTIONS", ((8, 32), (16, 64)))
     found = run(options=Options(methods=("ivfflat", "hnsw", "scann"), told_lists=(), certify=False))
     kinds = {(one.form.method, one.form.storage) for one in found.candidates if one.p95_ms is not None}
     assert {(Method.IVFFLAT, Storage.VECTOR), (Method.IVFFLAT, Storage.HALFVEC)} <= kinds
