@@ -43,17 +43,20 @@ def test_hits_and_reciprocal_ranks():
     assert reciprocal_ranks(run, ("b", "c", "y")).tolist() == [0.5, 1, 0]
 
 
-@pytest.fixture
-def indexed(pair):
-    fill(pair.target, 2_000, clusters=20_000)  # hardly two rows of one cluster: an index has to search for them
-    build_index(pair.target, IndexSpec("memories", ivfflat(40), "vector_cosine_ops", 1536), None, lambda words: None)
+@pytest.fixture(scope="module")
+def queries(lasting_database):
+    fill(lasting_database, 2_000, clusters=20_000)  # hardly two rows of one cluster: an index has to search for them
+    spec = IndexSpec("memories", ivfflat(40), "vector_cosine_ops", 1536)
+    build_index(lasting_database, spec, None, lambda words: None)
     vectors = unit_vectors(2_060, clusters=20_000)[2_000:]
-    with connect(pair.target) as connection:
-        yield (
-            pair,
-            connection,
-            QuerySet(vectors, None, exact_neighbours(connection, TABLE, vectors, 10, "vector_cosine_ops")),
-        )
+    with connect(lasting_database) as connection:
+        return QuerySet(vectors, None, exact_neighbours(connection, TABLE, vectors, 10, "vector_cosine_ops"))
+
+
+@pytest.fixture
+def indexed(lasting_database, queries):
+    with connect(lasting_database) as connection:
+        yield lasting_database, connection, queries
 
 
 def test_more_probes_find_more_and_all_of_them_everything(indexed):
@@ -111,9 +114,9 @@ def test_too_few_queries_are_refused(indexed):
 
 
 def test_the_alternative_is_measured_and_leaves_nothing_behind(indexed):
-    pair, connection, queries = indexed
+    conninfo, connection, queries = indexed
     spec = IndexSpec("memories", ivfflat(20), "vector_cosine_ops", 1536)
-    found = measured_alternative(pair.target, spec, queries, 0.9, None)
+    found = measured_alternative(conninfo, spec, queries, 0.9, None)
     assert (found.lists, found.rows) == (20, 2_000)
     assert found.plan_uses == "memories_alternative_embedding_ivfflat_20"
     assert connection.execute("SELECT to_regclass('memories_alternative')").fetchone() == (None,)
