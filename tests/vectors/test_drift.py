@@ -20,12 +20,20 @@ ROWS, LISTS = 2_000, 20
 QUERIES = unit_vectors(ROWS + 40, 0, DIMENSION, clusters=ROWS // 4)[ROWS:]
 
 
+@pytest.fixture(scope="module")
+def filled(lasting_database):
+    make_table(lasting_database, ROWS)
+    return lasting_database
+
+
 @pytest.fixture
-def live(pair):
+def live(filled):
     """The table with an index of twenty lists: a session, the index, and how things stood when it was made."""
-    make_table(pair.target, ROWS)
-    build(pair.target, ivfflat(LISTS))
-    with connect(pair.target) as connection:
+    with connect(filled) as connection:
+        connection.execute("DROP INDEX IF EXISTS memories_embedding_ivfflat_20")
+        connection.execute(f"DELETE FROM memories WHERE id >= 'id-{ROWS:08}'")
+    build(filled, ivfflat(LISTS))
+    with connect(filled) as connection:
         connection.execute("SELECT pg_stat_force_next_flush()")
         index = serving_index(connection, TABLE)
         yield connection, index, take_baseline(connection, "memories", index)
