@@ -17,6 +17,10 @@ import uvicorn
 from orchestra_lib.errors import OrchestraError
 from orchestra_lib.service.settings import ServiceSettings, from_environment
 
+_KEEP_ALIVE_SECONDS = 620
+"""Longer than Google's proxies keep a connection that is idle: else one may be closed just as a request is sent on it.
+https://cloud.google.com/load-balancing/docs/https/request-distribution#http-keepalive-timeout"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
@@ -57,6 +61,7 @@ def _serve(_given: argparse.Namespace) -> int:
             port=settings.port,
             access_log=False,  # Cloud Run writes one
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             # On SIGTERM nothing new is taken, and what was begun is finished within this time.
             timeout_graceful_shutdown=int(settings.shutdown_seconds),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Annotated, Any
@@ -47,6 +48,7 @@ _BY_ERROR: dict[type[StoreError], str] = {
 }
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type"}
 
+_LOG = logging.getLogger(__name__)
 _KEY = r"^[\x21-\x7e]{1,200}$"
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", pattern=_KEY)]
 MemoryId = Annotated[Name, Path()]
@@ -253,6 +255,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StoreError)
     async def store(_request: Request, error: StoreError) -> Response:
+        _LOG.warning("%s: %s", error, error.__cause__)
         return response(Problem(_BY_ERROR[type(error)], str(error), headers=_retry_after(error)))
 
     @app.exception_handler(RequestValidationError)

@@ -42,7 +42,7 @@ def through(connector: Connector, instance: str, user: str, database: str) -> ty
         """Kept: collected while it is open, it would warn of the connection that it gave away."""
 
         @classmethod
-        async def connect(cls, conninfo: str = "", **parameters: Any) -> Self:  # type: ignore[override] # noqa: ARG003
+        async def connect(cls, conninfo: str = "", **parameters: Any) -> Self:  # noqa: ARG003 - the pool's, and empty
             wanted = {name: value for name, value in parameters.items() if name in _OF_LIBPQ}
             opened = await asyncio.to_thread(connect_instance, instance, user, database, through=connector, **wanted)
             session = cls(opened.pgconn)

@@ -42,6 +42,7 @@ def embedder(environment: str) -> Embedder:
     async def embed(text: str, purpose: Purpose) -> Embedding:
         task: embeddings.Task = "RETRIEVAL_DOCUMENT" if purpose == "document" else "RETRIEVAL_QUERY"
         embedded = await asyncio.get_running_loop().run_in_executor(thread, model.embed, [text], task)
-        return embedded.vectors[0]
+        vector: Embedding = embedded.vectors[0]
+        return vector
 
     return Embedder(wanted.embedding_model, embed)

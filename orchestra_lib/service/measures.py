@@ -19,7 +19,9 @@ from orchestra_lib.service.sessions import Sessions, Spent
 
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BREAKER_STATES = ("closed", "half-open", "open")
-_UNKNOWN_ROUTE = "none"
+# What a client makes up must not become a label: each new one is kept for good.
+_UNKNOWN = "none"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
@@ -105,7 +107,8 @@ class Measured:
 
     def _note(self, scope: Scope, status: int, total: float, spent: Spent) -> None:
         found: Any = scope.get("route")
-        route = getattr(found, "path", _UNKNOWN_ROUTE)
-        self._metrics.requests.labels(route, scope["method"], status).observe(total)
+        route = getattr(found, "path", _UNKNOWN)
+        method = scope["method"] if scope["method"] in _METHODS else _UNKNOWN
+        self._metrics.requests.labels(route, method, status).observe(total)
         if spent.database:
             self._metrics.store.labels(route).observe(spent.database)

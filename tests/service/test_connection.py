@@ -28,7 +28,8 @@ def cluster(planes: Planes) -> Iterator[Cluster]:
     made = planes.cluster()
     made.instance(alloydb__iam_authentication="on")
     made.user(LOGIN, userType="ALLOYDB_IAM_USER", databaseRoles=["alloydbiamuser"])
-    with made.session(user="postgres") as connection:
+    with made.session() as connection:
+        connection.execute("SET SESSION AUTHORIZATION postgres")
         connection.execute(create_table(dimension=DIMENSION))
         schema.prepare(connection, table="memories", role=ROLE, login=LOGIN)
     yield made
