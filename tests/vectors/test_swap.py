@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -219,20 +220,30 @@ def test_a_swap_that_is_killed_anywhere_is_completed_once_certified_else_undone(
     assert recover(table, journal_path=journal) is None
 
 
+def builds(connection):
+    return connection.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone()[0]
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_build_that_the_server_carries_on_for_a_dead_process_is_ended(table, journal):
-    with connect(table, autocommit=False) as writer:
+    with ThreadPoolExecutor(1) as pool, connect(table) as looking, connect(table, autocommit=False) as writer:
         writer.execute("UPDATE memories SET user_id = user_id WHERE id = 'id-00000000'")  # the build waits for it
         process = in_a_process(do, table, journal)
-        with connect(table) as looking:
-            while looking.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone() == (0,):
-                time.sleep(0.02)
-            process.kill()
-            process.join()
-            assert looking.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone() == (1,)
-        ending = threading.Timer(0.3, writer.rollback)  # dropping an index waits for it, too
-        ending.start()
-        assert recover(table, journal_path=journal).outcome is Outcome.UNDONE
-        ending.join()
+        wait_until(lambda: builds(looking) == 1)
+        process.kill()
+        process.join()
+        time.sleep(0.2)
+        assert builds(looking) == 1, "the server does not notice"
+        recovering = pool.submit(recover, table, journal_path=journal)
+        wait_until(lambda: builds(looking) == 0)
+        writer.rollback()  # dropping an index waits for it, too
+        assert recovering.result().outcome is Outcome.UNDONE
     assert state(table) == AS_BEFORE
 
 
