@@ -10,7 +10,8 @@ where the API's time went by its own account.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import http
+import http.client
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from service.serving import ROLE, prepared, process, token_of, wait_for
 from stores import fill, unit_vectors
 
-from orchestra_lib.bench.http_load import HttpRequests
-from orchestra_lib.bench.load import Load, run_load, run_load_async
+from orchestra_lib.bench.load import Load, run_load
 from orchestra_lib.bench.samples import LoadRun, Outcome
 from orchestra_lib.service import schema, sessions
 from orchestra_lib.service.index_form import IndexForm
 from orchestra_lib.service.store import _COLUMNS, MemoryStore
 
-USER, K, LISTS, PROBES, PORT = "ada", 10, 100, 10, 18_431
+USER, K, LISTS, RECALL, PORT = "ada", 10, 100, 0.95, 18_431
 CLUSTERS = 200
 
 
@@ -71,11 +71,36 @@ class SameSql:
             yield ask
 
 
-def requests_of(queries: NDArray[np.float32]) -> Sequence[Mapping[str, Any]]:
-    """The same queries as bodies that are ready to be sent."""
-    bodies = [json.dumps({"embedding": [float(one) for one in query], "k": K}).encode() for query in queries]
-    headers = {"Content-Type": "application/json"}
-    return [{"method": "POST", "url": "/v1/search", "content": body, "headers": headers} for body in bodies]
+@dataclass(frozen=True)
+class OverHttp:
+    """The same searches through the API; one connection a worker, kept, with a client as lean as the other side's."""
+
+    port: int
+    bodies: Sequence[bytes]
+
+    @contextmanager
+    def __call__(self) -> Iterator[Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token_of(USER)}"}
+
+        def ask(number: int) -> Outcome:
+            connection.request("POST", "/v1/search", self.bodies[number % len(self.bodies)], headers)
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            if answer.status != http.HTTPStatus.OK:
+                return Outcome(f"HTTP {answer.status}")
+            total = answer.getheader("server-timing").partition("total;dur=")[2].partition(",")[0]
+            return Outcome(None, len(body["hits"]) < K, float(total))
+
+        for number in range(10):
+            ask(number)
+        yield ask
+        connection.close()
+
+
+def bodies_of(queries: NDArray[np.float32]) -> list[bytes]:
+    """The queries as the API takes them."""
+    return [json.dumps({"embedding": [float(one) for one in query], "k": K}).encode() for query in queries]
 
 
 def main() -> None:
@@ -83,11 +108,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8_000)
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second, offered")
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--workers", type=int, default=4, help="sessions, or connections, at once at most")
     parser.add_argument("--pairs", type=int, default=2, help="ABBA blocks")
     given = parser.parse_args()
     queries = unit_vectors(200, seed=7, clusters=CLUSTERS)
     with servers() as (_, dsn, directory):
-        make_store(dsn, given.rows)
+        probes = make_store(dsn, given.rows, queries)
         form = IndexForm("ivfflat", "vector", "<=>", given.rows)
         statement = MemoryStore(None, "memories", 1536)._near_statement(form, (), _COLUMNS)
         few = sessions._FEWEST
@@ -96,37 +122,44 @@ def main() -> None:
         tokens.mkdir()
         with process(dsn, tokens, PORT, dimension=1536) as (_, api):
             wait_for(api, "/readyz", 200)
-            over_http = HttpRequests(
-                api.url, requests_of(queries), headers={"Authorization": f"Bearer {token_of(USER)}"}
-            )
-
-            def by_sql(load: Load) -> LoadRun:
-                return run_load(load, SameSql(dsn, statement, queries, values))
-
-            def by_api(load: Load) -> LoadRun:
-                return asyncio.run(run_load_async(load, over_http))
-
-            by_api(Load(given.rate, 3, 0, 8))
+            sides = {"sql": SameSql(dsn, statement, queries, values), "api": OverHttp(PORT, bodies_of(queries))}
             runs: dict[str, list[LoadRun]] = {"sql": [], "api": []}
-            sides = {"sql": by_sql, "api": by_api}
             for pair in range(given.pairs):
                 for name in ("sql", "api", "api", "sql"):
-                    runs[name].append(sides[name](Load(given.rate, given.seconds, pair, 8)))
+                    load = Load(given.rate, given.seconds, pair, given.workers)
+                    runs[name].append(run_load(load, sides[name]))
+    print(f"{given.rows:,} rows, {LISTS} lists, {probes} probes for recall@{K} of {RECALL}")
     told(runs, given.rate)
 
 
-def make_store(dsn: str, rows: int) -> None:
-    """A prepared and indexed table; a user owns nearly all of it, so that the index is what answers."""
-    fill(dsn, rows, clusters=CLUSTERS)
+def make_store(dsn: str, rows: int, queries: NDArray[np.float32]) -> int:
+    """A prepared and indexed table that one user owns, with the fewest probes that find enough; returns them."""
+    vectors = fill(dsn, rows, clusters=CLUSTERS)
     prepared(dsn, 1536)
+    nearest = np.argsort(-(queries @ vectors.T), axis=1)[:, :K]
     with psycopg.connect(dsn, autocommit=True) as connection:
+        register_vector(connection)
         connection.execute("SET maintenance_work_mem = '512MB'")
         connection.execute(
             f"CREATE INDEX ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = {LISTS})"
         )
         connection.execute("UPDATE memories SET user_id = 'ada', expires_at = NULL")
         connection.execute("VACUUM (FULL, ANALYZE) memories")
-        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET ivfflat.probes = {PROBES}")
+        connection.execute("SET enable_seqscan = off")
+        for probes in range(2, LISTS, 2):
+            connection.execute(f"SET ivfflat.probes = {probes}")
+            found = [
+                connection.execute(f"SELECT id FROM memories ORDER BY embedding <=> %s LIMIT {K}", [query]).fetchall()
+                for query in queries
+            ]
+            right = [
+                len({f"id-{number:08}" for number in one} & {id_ for (id_,) in ids})
+                for one, ids in zip(nearest, found, strict=True)
+            ]
+            if np.mean(right) >= RECALL * K:
+                break
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET ivfflat.probes = {probes}")
+    return probes
 
 
 def told(runs: Mapping[str, Sequence[LoadRun]], rate: float) -> None:
