@@ -179,7 +179,8 @@ def _slept_until(moment: float, over: select.poll) -> bool:
     while (left := moment - time.monotonic()) > _LONGEST_SLEEP_SECONDS:
         if over.poll(_LONGEST_SLEEP_SECONDS * 1e3):
             return False
-    time.sleep(max(0.0, left))  # more exact than poll
+    if left > 0:  # a sleep of nothing gives the processor away, too
+        time.sleep(left)  # more exact than poll
     return not over.poll(0)
 
 
