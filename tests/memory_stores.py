@@ -35,6 +35,7 @@ def write_parameters(folder: Path, pair: Pair, environment: str = "local", **mem
         "source": {"dsn": pair.source},
         "target": {"dsn": pair.target},
         "corpus": {"queries": 40},
+        "tuning": {"budget_seconds": 20.0, "offered_per_second": None, "methods": ["ivfflat"], "storages": ["vector"]},
         "stream": {"slot": name_of(pair), "publication": name_of(pair)},
         "writers": {"source": [writer_of(pair)], "target": [writer_of(pair)]},
     }

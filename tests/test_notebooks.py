@@ -97,7 +97,8 @@ def test_every_parameter_is_handed_to_the_run(path: Path) -> None:
 
 # --- running the memory phase -----------------------------------------------------------------------------------------
 
-LISTS = ("-p", "lists", "400")  # 4000 are built in minutes, and every row that the stream brings is held against each
+# 4000 lists are built in minutes, and every row that the stream brings is held against each.
+SMALL = ("-p", "lists", "400", "-p", "rows", "3000", "-p", "budget_seconds", "10")
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,8 @@ def orchestra(home: Path, *arguments: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120, text=True).stdout
 
 
-def run(home: Path, output: str, *arguments: str) -> small_runbooks.Told:
-    notebook = root() / "notebooks" / "03_memory.ipynb"
+def run(home: Path, output: str, *arguments: str, runbook: str = "03_memory") -> small_runbooks.Told:
+    notebook = root() / "notebooks" / f"{runbook}.ipynb"
     process = small_runbooks.start(home, notebook, home / output, *arguments)
     return small_runbooks.told(home, process, home / output)
 
@@ -130,7 +131,7 @@ def run(home: Path, output: str, *arguments: str) -> small_runbooks.Told:
 @pytest.fixture(scope="module")
 def planned(home: Path) -> small_runbooks.Told:
     """The plan of a first run, which makes the rehearsal's store and nothing else."""
-    return run(home, "planned.ipynb", "-p", "mode", "plan", *LISTS)
+    return run(home, "planned.ipynb", "-p", "mode", "plan", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def killed(home: Path, planned: small_runbooks.Told) -> small_runbooks.Told:
     """The approved plan, carried out by a kernel that is killed while rows are on their way."""
     output, approved = home / "killed.ipynb", str(planned.record.plan_sha256)
     process = small_runbooks.start(
-        home, root() / "notebooks" / "03_memory.ipynb", output, *LISTS, "-p", "approved_plan", approved
+        home, root() / "notebooks" / "03_memory.ipynb", output, *SMALL, "-p", "approved_plan", approved
     )
     kernel = _at_step("copy", output, process)
     kernel.kill()
@@ -198,7 +199,7 @@ def _writes_for(home: Path, command: list[str] | None) -> bool:
 @pytest.mark.slow
 @pytest.mark.usefixtures("killed")
 def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledged_write(home: Path) -> None:
-    told = run(home, "out.ipynb", *LISTS)
+    told = run(home, "out.ipynb", *SMALL)
     assert told.exit_code == 0, told.output
     assert (told.record.outcome, told.record.verdict) == ("completed", "REHEARSED")
     rows = {row["claim"]: row for row in told.record.evidence}
@@ -215,10 +216,41 @@ def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledge
     steps = {step.name for step in told.record.steps}
     assert steps >= {"inventory", "apply", "copy", "check", "index", "stream", "catch up", "compare live", "shadow"}
     assert steps >= {"cut over to the target", "cut over to the source", "judge", "measure", "read back"}
-    assert any(note.startswith("With 400 lists") for note in told.record.notes), "what the lists cost is kept"
+    beside = [note for note in told.record.notes if note.startswith("IVFFlat with 400 lists, as it was asked for, is ")]
+    assert len(beside) == 1, "what was asked for is told beside the best"
     assert set(told.statuses) == {"completed"}
     outputs = json.dumps(read(home / "out.ipynb"))
     assert "application/vnd.plotly.v1+json" in outputs
     assert "orchestra-end-marker" in outputs
     said = orchestra(home, "stream", "status")
     assert said.startswith("ended: asked to stop\n"), "in a rehearsal it rests"
+
+
+@pytest.mark.slow
+def test_the_live_store_is_tuned_headless_and_a_rollback_brings_the_previous_index_back(home: Path) -> None:
+    few = (
+        "-p",
+        "methods",
+        "ivfflat",
+        "-p",
+        "storages",
+        "vector",
+        "-p",
+        "budget_seconds",
+        "12",
+        "-p",
+        "load_seconds",
+        "4",
+    )
+    told = run(home, "tuned.ipynb", *few, runbook="08_vector_tuning")
+    assert told.exit_code == 0, told.output
+    assert (told.record.outcome, told.record.verdict) == ("completed", "REHEARSED")
+    rows = {row["claim"]: row for row in told.record.evidence}
+    assert [claim for claim, row in rows.items() if row["verdict"] not in GREEN] == []
+    assert rows["queries that the index is judged by"]["note"] == "held-out questions"
+    assert rows["indexes that went"]["value"] == "memories_embedding_ivfflat_400"
+    assert read(home / "tuned.ipynb").cells[-1].outputs
+    back = run(home, "back.ipynb", "-p", "phase", "08", runbook="99_rollback")
+    assert back.exit_code == 0, back.output
+    rows = {row["claim"]: row for row in back.record.evidence}
+    assert rows["swaps of the index that stand"]["verdict"] == "PASS"

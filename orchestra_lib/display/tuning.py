@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestra_lib.bench.statistics import Estimate
-from orchestra_lib.display.plots import COLOURS
+from orchestra_lib.display.palette import COLOURS
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.certificate import Certificate, Loaded
 from orchestra_lib.vectors.forms import Form, Method, Storage

@@ -8,7 +8,6 @@ from psycopg import sql
 
 from orchestra_lib.database import connect
 from orchestra_lib.display import Progress, Table
-from orchestra_lib.display.boxes import Box
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory import initial_copy as initial
@@ -31,8 +30,8 @@ from orchestra_lib.phases.memory_stream import StreamSteps
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.rehearsal import Corpus, build, seed_store
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.vectors.evaluate import FEWEST_QUERIES
-from orchestra_lib.vectors.index import LiveIndex, is_built, serving_index
+from orchestra_lib.vectors.goals import FEWEST_QUERIES
+from orchestra_lib.vectors.index import LiveIndex, serving_index
 
 _LOGICAL = "logical"
 
@@ -50,7 +49,7 @@ class MemoryPhase:
         with connect(self._stores.source.address, role="source") as session:
             self._source = source_table(session, self._settings.source.table, self._settings.source.columns)
         self._load = RehearsalLoad(self._stores)
-        self._index = IndexSteps(self._stores, self._corpus)
+        self.index = IndexSteps(self._stores, self._corpus)
         self._drills = DrillSteps(self._stores)
         self.stream = StreamSteps(self._stores, self._load, self._corpus)
         self.cutover = CutoverSteps(self._stores, self._load, self.stream)
@@ -87,7 +86,7 @@ class MemoryPhase:
         rows += self.cutover.checks()
         if self._settings.stream.live:
             rows += self._stream_checks()
-        rows += self._index.checks(taken)
+        rows += self.index.checks(taken)
         if self._stores.cloud is not None:
             rows += self._stores.cloud.checks(self._stores.cloud.look())
         return tuple(rows)
@@ -152,10 +151,6 @@ class MemoryPhase:
             )
         return table
 
-    def build_index(self) -> Table:
-        """Check the memory that the build needs, build, and read back what was built."""
-        return self._index.build(self._taken_inventory().rows)
-
     def drill_point_in_time(self) -> Table:
         """Restore AlloyDB to a moment, and count."""
         return self._drills.point_in_time()
@@ -165,16 +160,8 @@ class MemoryPhase:
         return self._drills.switchover()
 
     def measure(self) -> Table:
-        """Exact truth, then recall and latency before (source) and after (target), and of the alternative if needed."""
-        return self._index.measure(self._source)
-
-    def figure(self) -> go.Figure:
-        """Recall against latency, with the targets."""
-        return self._index.figure(self._taken_inventory())
-
-    def explain(self) -> Box:
-        """What the chosen lists cost, in sentences made of the numbers above; the record keeps them too."""
-        return self._index.explain()
+        """The certificate of the index, and before (source) against after (target)."""
+        return self.index.measure(self._source)
 
     def read_back(self) -> Table:
         """Everything once more: AlloyDB as wanted, the quarantine empty, the slot within its limit."""
@@ -224,34 +211,24 @@ class MemoryPhase:
         return [yes_or_no(claim, Source.OBSERVED, True, note="wal_level is logical, and every change carries the id")]
 
     def _database_plan(self) -> tuple[tuple[Change, ...], dict[str, object]]:
-        taken, spec = self._taken_inventory(), self._index.spec
+        taken = self._taken_inventory()
         address = self._stores.target_now()
         rows: int | None = None
         present: LiveIndex | None = None
-        built, place, left = False, "not there yet", None
+        place, left = "not there yet", None
         if address is not None:
             with connect(address, role="target") as target:
                 rows = _rows_in(target, TARGET_TABLE)
                 present = serving_index(target, sql.Identifier(TARGET_TABLE)) if rows is not None else None
-                built = is_built(target, spec)
                 place = f"{target.info.host}:{target.info.port}/{target.info.dbname}"
             if self._settings.stream.live and rows is not None:
                 left = standing(self._stores.move(address).copy_spec())
-        replaced = f"; replaces {present.name}" if present and not built else ""
         changes = [
             Change(
                 Verb.KEEP if rows is not None else Verb.CREATE, "table", TARGET_TABLE, "the memory table, 14 columns"
             ),
             self._rows_change(taken, rows, left),
-            Change(
-                Verb.KEEP if built else Verb.REPLACE if present else Verb.CREATE,
-                "index",
-                spec.name,
-                f"{spec.form.label}, {spec.opclass}{replaced}",
-                present.form.lists if present else None,
-                spec.form.lists,
-            ),
-            Change(Verb.UPDATE, "database setting", "ivfflat.probes", "what the measurement chooses, read back"),
+            *self.index.changes(present),
         ]
         if self._settings.stream.live:
             changes += self._source_changes(left)

@@ -1,69 +1,74 @@
-"""The index of runbook 03: checked for memory, built, read back, measured before and after, and explained."""
+"""The index of runbook 03: chosen by measurement or as it was asked for, built, certified, and held against before."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import plotly.graph_objects as go
 from psycopg import sql
 
-from orchestra_lib.database import Address, connect
+from orchestra_lib.database import connect
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.display.boxes import Box, message_box
-from orchestra_lib.display.plots import recall_latency_figure
+from orchestra_lib.display.tuning import Delivered, before_after_figure, load_figure
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.inventory import Inventory
 from orchestra_lib.memory.source import SourceTable
 from orchestra_lib.move import TARGET_TABLE
-from orchestra_lib.phases.memory_stores import Stores
-from orchestra_lib.phases.queries import corpus_queries, sampled_queries
-from orchestra_lib.phases.report import cost_sentences, evaluation_evidence, evaluation_table
-from orchestra_lib.rehearsal import Corpus
-from orchestra_lib.vectors.alternative import measured_alternative
-from orchestra_lib.vectors.evaluate import Evaluation, QuerySet, evaluate
-from orchestra_lib.vectors.forms import EXACT, Form, ivfflat
-from orchestra_lib.vectors.index import (
-    BuiltIndex,
-    IndexSpec,
-    available_memory_mib,
-    build_index,
-    drop_others,
-    persist_probes,
-    serving_index,
+from orchestra_lib.phases.delivery import Delivery, Parts, delivered, sufficient_effort
+from orchestra_lib.phases.index_journals import swap_journal, tuning_journal
+from orchestra_lib.phases.memory_stores import PHASE, Stores
+from orchestra_lib.phases.report import (
+    beside_sentence,
+    certificate_evidence,
+    certificate_table,
+    comparison_sentence,
+    deliveries_table,
+    delivery_evidence,
 )
+from orchestra_lib.phases.serving import Serving
+from orchestra_lib.phases.tuning import IndexTuning
+from orchestra_lib.plan import Change, Verb
+from orchestra_lib.rehearsal import Corpus
+from orchestra_lib.vectors.certificate import Certificate
+from orchestra_lib.vectors.forms import EXACT, Effort, Form, ivfflat
+from orchestra_lib.vectors.index import BuiltIndex, LiveIndex, build_index, drop_others, serving_index, vector_indexes
+from orchestra_lib.vectors.measured import one_notch_up
 from orchestra_lib.vectors.memory import build_memory
-from orchestra_lib.vectors.search import Searchable
-from orchestra_lib.vectors.suit import suitability
-from orchestra_lib.vectors.truth import exact_neighbours
-
-_TABLE = sql.Identifier(TARGET_TABLE)
+from orchestra_lib.vectors.swap import recover
 
 
 class IndexSteps:
-    """The vector index on the target."""
+    """The vector index on the target.
+
+    Without a number of lists in the settings the index is the one that the tuning chooses; with one it is exactly
+    that, and the tuning says what would have been best.
+    """
 
     def __init__(self, stores: Stores, corpus: Corpus | None) -> None:
         self._stores, self._corpus = stores, corpus
         self._settings, self._run = stores.memory, stores.run
-        self.built: BuiltIndex | None = None
-        self._evaluations: list[Evaluation] = []
+        self._tuning = IndexTuning(stores.run, TARGET_TABLE, tuning_journal(stores.run.settings))
+        self._form: Form | None = None
+        self._index: str | None = None
+        self._certificate: Certificate | None = None
+        self._before_and_after: tuple[Delivery, Delivery] | None = None
 
     @property
-    def spec(self) -> IndexSpec:
-        """The index that the settings want."""
-        wanted = self._settings.index
-        return IndexSpec(
-            TARGET_TABLE,
-            ivfflat(wanted.lists),
-            wanted.opclass,
-            self._settings.dimension,
-            wanted.maintenance_work_mem_mib,
-        )
+    def asked(self) -> Form | None:
+        """The index that the settings ask for; None when it is to be chosen."""
+        lists = self._settings.index.lists
+        return ivfflat(lists) if lists is not None else None
 
     def checks(self, taken: Inventory) -> tuple[Evidence, ...]:
-        """Whether the memory suffices that the build needs."""
-        spec, available = self.spec, self._available_mib()
-        memory = build_memory(spec.form, taken.rows, spec.dimension, max(1, taken.table_bytes // 8192))
-        allowed, needs = spec.maintenance_work_mem_mib, "wanted is what the index build needs, by formula"
+        """Whether the memory suffices that the build needs. A tuning leaves out what does not fit."""
+        if self.asked is None:
+            return ()
+        available, dimension = self._tuning.available_mib(), self._settings.dimension
+        memory = build_memory(self.asked, taken.rows, dimension, max(1, taken.table_bytes // 8192))
+        allowed = self._settings.index.maintenance_work_mem_mib
+        needs = "wanted is what the index build needs, by formula"
         given = (
             ("maintenance_work_mem that the settings allow", allowed, memory.required_mib),
             ("memory that this machine has available", available, memory.resident_mib),
@@ -74,24 +79,163 @@ class IndexSteps:
             if value is not None
         )
 
-    def build(self, rows_expected: int) -> Table:
-        """Check the memory that the build needs, build, and read back what was built."""
-        spec, progress = self.spec, Progress("index", "rows")
+    def changes(self, present: LiveIndex | None) -> tuple[Change, ...]:
+        """What becomes of the index that is there now; which one comes is known only once it was measured."""
+        asked = self.asked
+        if asked is None:
+            seconds = self._settings.tuning.budget_seconds
+            now = f"; {present.name} is there now" if present else ""
+            detail = f"chosen by measurement within {seconds:g} s, certified{now}"
+            verb, name, after = Verb.UPDATE if present else Verb.CREATE, f"{TARGET_TABLE}.embedding", None
+            setting = "ivfflat.probes or hnsw.ef_search"
+        else:
+            opclass = self._settings.index.opclass
+            is_there = present is not None and (present.form, present.opclass) == (asked, opclass)
+            verb = Verb.KEEP if is_there else Verb.REPLACE if present else Verb.CREATE
+            replaced = f"; replaces {present.name}" if present and not is_there else ""
+            name, detail = asked.index_name(TARGET_TABLE), f"{asked.label}, {opclass}{replaced}"
+            after = asked.lists
+            setting = "ivfflat.probes"
+        before = present.form.label if present else None
+        return (
+            Change(verb, "index", name, detail, before, after),
+            Change(Verb.UPDATE, "database setting", setting, "what the measurement chooses, read back"),
+        )
+
+    # --- choosing and building ----------------------------------------------------------------------------------------
+
+    def tune(self) -> Table:
+        """Choose the index within the budget, on copies of the vectors; show everything that was looked at."""
+        lists = self._settings.index.lists
+        return self._tuning.tune(self._stores.target(), self._serving().queries(), () if lists is None else (lists,))
+
+    def plane(self) -> go.Figure:
+        """Recall against latency of everything that was looked at."""
+        return self._tuning.plane()
+
+    def pages(self) -> go.Figure:
+        """What a search reads over the number of lists, now and at ten times the rows."""
+        return self._tuning.pages()
+
+    def builds(self) -> go.Figure:
+        """What each index takes: time, memory, disk."""
+        return self._tuning.builds()
+
+    def build(self) -> Table:
+        """Check the memory that the build needs, build, and read back what was built.
+
+        Another index that is there serves until the new one is certified.
+        """
+        form, progress = self._wanted(), Progress("index", "rows")
         with self._run.step("index"):
-            self.built = build_index(self._stores.target(), spec, self._available_mib(), progress.say)
-            drop_others(self._stores.target(), spec)
-        memory, seconds = self.built.memory, self.built.build_seconds
-        progress.say("built" if seconds else "there already")
-        judged = suitability(self._settings.index.lists, rows_expected)
-        rows = (
-            Evidence(
-                "lists of the index, read back",
+            if form == EXACT:
+                note = "reading every row is quick enough: no index is built"
+                rows: tuple[Evidence, ...] = (Evidence("index", Source.MEASURED, "none", note=note),)
+            else:
+                built = self._built(form, progress)
+                self._index = built.name
+                rows = self._built_evidence(built, form)
+                progress.say("built" if built.build_seconds else "there already")
+        self._form = form
+        return self._stores.show(rows, "The index")
+
+    # --- measuring ----------------------------------------------------------------------------------------------------
+
+    def measure(self, source: SourceTable) -> Table:
+        """The certificate of the index as it is now, its effort made every session's, and before against after."""
+        form, serving, probes = self._searched(), self._serving(), self._settings.index.probes
+        with self._run.step("measure"):
+            queries = serving.parts()
+            before = self._before(source, queries)
+            effort = Effort(probes) if probes is not None else serving.effort(form, queries)
+            notch = effort if probes is not None or form == EXACT else one_notch_up(form, effort)
+            self._certificate = certified = serving.certified(form, self._index, effort, notch, queries)
+            after = serving.delivery(form, certified.effort, queries, "after", "target")
+            self._before_and_after = (before, after)
+            persisted = serving.persisted(form, certified.effort)
+        self._run.add(
+            *certificate_evidence(certified, self._run.settings),
+            *delivery_evidence(self._before_and_after, self._run.settings),
+            *persisted,
+        )
+        return deliveries_table(self._before_and_after)
+
+    def certificate(self) -> Table:
+        """The certificate in full."""
+        return certificate_table(self._need_certificate())
+
+    def load(self) -> go.Figure:
+        """Latency at the offered load."""
+        return load_figure(self._need_certificate(), self._subject())
+
+    def before_and_after(self) -> go.Figure:
+        """Recall and latency of today's store and of the target."""
+        before, after = self._measured()
+        target_ms = self._run.settings.targets.vector_search_p95_ms
+        drawn = [Delivered(one.label, one.recall, one.p95_ms) for one in (before, after)]
+        return before_after_figure(drawn, self._settings.search.recall_target, target_ms, self._subject())
+
+    def explain(self) -> Box:
+        """Why this index, what others would cost, and before against after; the record keeps the sentences too."""
+        certified, (before, after) = self._need_certificate(), self._measured()
+        told = [comparison_sentence(before, after)]
+        if self._tuning.has_run:
+            found = self._tuning.found
+            if self.asked is not None and found.chosen is not None:
+                told.insert(0, beside_sentence(certified, found.chosen, found.certificate))
+            told = [*self._tuning.sentences(), *told]
+        for sentence in told:
+            if sentence not in self._run.record.notes:
+                self._run.note(sentence)
+        return message_box("\n".join(told))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _wanted(self) -> Form:
+        if self.asked is not None:
+            return self.asked
+        chosen = self._tuning.found.chosen
+        if chosen is None:
+            raise GateFailed("the tuning chose no index: run the cell that tunes again, it goes on where it was")
+        return chosen.form
+
+    def _searched(self) -> Form:
+        if self._form is None:
+            raise GateFailed("there is no index to measure yet: run the cell that builds it first")
+        return self._form
+
+    def _need_certificate(self) -> Certificate:
+        if self._certificate is None:
+            raise GateFailed("nothing was measured yet: run the cell that measures first")
+        return self._certificate
+
+    def _measured(self) -> tuple[Delivery, Delivery]:
+        if self._before_and_after is None:
+            raise GateFailed("nothing was measured yet: run the cell that measures first")
+        return self._before_and_after
+
+    def _built_evidence(self, built: BuiltIndex, form: Form) -> tuple[Evidence, ...]:
+        memory, seconds = built.memory, built.build_seconds
+        rows = [
+            yes_or_no(
+                "the index is the one that was wanted, read back",
                 Source.OBSERVED,
-                self.built.form.lists,
-                "lists",
-                Bound("==", self._settings.index.lists),
-                note=judged.sentence,
-            ),
+                built.form == form,
+                note=f"{built.name}: {built.form.label}",
+            )
+        ]
+        if form.lists is not None:
+            rows.append(
+                Evidence(
+                    "lists of the index, read back",
+                    Source.OBSERVED,
+                    built.form.lists,
+                    "lists",
+                    Bound("==", form.lists),
+                    note="chosen by measurement" if self.asked is None else "as they were asked for",
+                )
+            )
+        rows += [
             Evidence(
                 "memory that the build needs",
                 Source.ASSUMED,
@@ -102,120 +246,47 @@ class IndexSteps:
             Evidence(
                 "build time", Source.MEASURED, seconds, "s", note="" if seconds else "the index was there already"
             ),
-            Evidence("size of the index", Source.MEASURED, self.built.size_bytes / 2**20, "MiB"),
-        )
-        return self._stores.show(rows, "The index")
+            Evidence("size of the index", Source.MEASURED, built.size_bytes / 2**20, "MiB"),
+        ]
+        return tuple(rows)
 
-    def measure(self, source: SourceTable) -> Table:
-        """Exact truth, then recall and latency before (source) and after (target), and of the alternative if needed."""
-        if self.built is None:
-            raise GateFailed("there is no index to measure yet: run the cell that builds it first")
-        target = self._stores.target()
-        with self._run.step("measure"):
-            queries = self._queries(target)
-            before = self._evaluate_source(source, queries)
-            after = self._evaluate_target(target, queries, self.built)
-            self._evaluations = [before, after]
-            judged = suitability(self._settings.index.lists, after.rows)
-            if not judged.suits:
-                self._evaluations.append(self._evaluate_alternative(target, queries, judged.sensible_lists))
-        persisted = persist_probes(target, after.probes)
-        self._run.add(
-            *evaluation_evidence(self._evaluations, self._run.settings),
-            Evidence("probes that a new session has", Source.OBSERVED, persisted, "probes", Bound("==", after.probes)),
-            yes_or_no(
-                "the search reads the index",
-                Source.OBSERVED,
-                after.plan_uses == self.built.name,
-                note=f"plan with enable_seqscan = off: {after.plan_uses or 'scan of the table'}; "
-                f"left alone: {after.plan_left_alone or 'scan of the table'}",
-            ),
-        )
-        return evaluation_table(self._evaluations)
-
-    def figure(self, taken: Inventory) -> go.Figure:
-        """Recall against latency, with the targets."""
-        targets, host = self._run.settings.targets, self._run.record.host
-        model = ", ".join(taken.rows_by_model)
-        subject = (
-            f"{self._evaluations[-1].rows:,} rows · {model} · {host['cores']} cores, {host['cpu']} · one client, warm"
-        )
-        return recall_latency_figure(
-            self._evaluations, self._settings.search.recall_target, targets.vector_search_p95_ms, subject
-        )
-
-    def explain(self) -> Box:
-        """What the chosen lists cost, in sentences made of the numbers above; the record keeps them too."""
-        if self.built is None or not self._evaluations:
-            raise GateFailed("nothing was measured yet: run the cells that build and measure first")
-        sentences = cost_sentences(self._evaluations, self.built)
-        for sentence in sentences:
-            if sentence not in self._run.record.notes:
-                self._run.note(sentence)
-        return message_box("\n".join(sentences))
-
-    def _queries(self, address: Address) -> QuerySet:
-        wanted, k = self._settings, self._settings.search.k
-        with connect(address, role="target") as target:
-            if self._corpus is not None:
-                vectors, answers = corpus_queries(self._corpus)
-                truth = exact_neighbours(target, _TABLE, vectors, k, wanted.index.opclass)
-                return QuerySet(vectors, answers, truth)
-            ids, vectors = sampled_queries(target, _TABLE, wanted.corpus.queries, wanted.dimension)
-            truth = exact_neighbours(target, _TABLE, vectors, k, wanted.index.opclass, excluded=ids)
-            return QuerySet(vectors, None, truth)
-
-    def _evaluate_source(self, source: SourceTable, queries: QuerySet) -> Evaluation:
+    def _before(self, source: SourceTable, queries: Parts) -> Delivery:
+        """Today's store, with the effort that its own index needs for the same recall."""
         with connect(self._stores.source.address, role="source") as session:
             present = serving_index(session, source.table, source.embedding_column)
             form = present.form if present else EXACT
-            searchable = self._searchable(source.table, queries, form, source.id_column, source.embedding_column)
-            return evaluate(
-                session,
-                searchable,
-                queries,
-                form.lists,
-                self._settings.search.recall_target,
-                None if form.lists else form.usual_effort(searchable.k).value,
-                f"before: source, {form.label}",
+            searchable = replace(
+                self._serving().searchable(form, queries),
+                table=source.table,
+                id_column=source.id_column,
+                embedding_column=source.embedding_column,
             )
+            effort = sufficient_effort(session, searchable, queries, self._settings.search.recall_target)
+            return delivered(session, searchable, queries, effort, "before", "source")
 
-    def _evaluate_target(self, address: Address, queries: QuerySet, index: BuiltIndex) -> Evaluation:
-        with connect(address, role="target") as target:
-            return evaluate(
-                target,
-                self._searchable(_TABLE, queries, index.form),
-                queries,
-                index.form.lists,
-                self._settings.search.recall_target,
-                self._settings.index.probes,
-                f"after: target, {index.form.label}",
-            )
+    def _built(self, form: Form, progress: Progress) -> BuiltIndex:
+        address, serving, journal = self._stores.target(), self._serving(), swap_journal(self._run.settings, PHASE)
+        recover(address, journal_path=journal, progress=progress.say)
+        with connect(address, role="target") as session:
+            present = vector_indexes(session, sql.Identifier(TARGET_TABLE))
+        others = [index for index in present if index.valid and index.form != form]
+        if others and len(others) == len(present):
+            self._run.note(f"{others[0].name} was there: it served until {form.label} was certified")
+            swapped = serving.swapped(form, self._effort_seen(form), serving.parts(), journal, progress.say)
+            return swapped.made[0]
+        spec = serving.spec(form)
+        built = build_index(address, spec, self._tuning.available_mib(), progress.say)
+        drop_others(address, spec)
+        return built
 
-    def _evaluate_alternative(self, address: Address, queries: QuerySet, lists: int) -> Evaluation:
-        spec = self.spec
-        return measured_alternative(
-            address,
-            IndexSpec(spec.table, ivfflat(lists), spec.opclass, spec.dimension),
-            queries,
-            self._settings.search.recall_target,
-            self._available_mib(),
-        )
+    def _effort_seen(self, form: Form) -> Effort:
+        """What the tuning found that an index of this form needs; without one, what is usual."""
+        seen = [*self._tuning.found.asked, *self._tuning.found.candidates] if self._tuning.has_run else []
+        return next((one.effort for one in seen if one.form == form), form.usual_effort(self._settings.search.k))
 
-    def _searchable(
-        self,
-        table: sql.Composable,
-        queries: QuerySet,
-        form: Form,
-        id_column: str = "id",
-        embedding_column: str = "embedding",
-    ) -> Searchable:
-        k = self._settings.search.k + (queries.truth.excluded is not None)
-        return Searchable(
-            table, self._settings.index.opclass, k, form, id_column, embedding_column, self._settings.dimension
-        )
+    def _serving(self) -> Serving:
+        return Serving(self._run.settings, self._stores.target(), TARGET_TABLE, self._tuning, self._corpus)
 
-    def _available_mib(self) -> int | None:
-        # Only the local databases share this machine's memory.
-        local = self._run.settings.environment.kind == "local" and self._settings.target.dsn is None
-        return available_memory_mib() if local else None
+    def _subject(self) -> str:
+        host, certified = self._run.record.host, self._need_certificate()
+        return f"{certified.rows:,} rows · {host['cores']} cores, {host['cpu']}"

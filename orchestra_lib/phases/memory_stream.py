@@ -174,30 +174,33 @@ class StreamSteps:
         return self._run.settings.environment.kind == "local"
 
     def _rate(self, rows: int, seconds: float) -> Evidence:
-        """The rate against its target; a reading in a rehearsal, and where more lists than its own were asked for.
+        """The rate against its target; a reading in a rehearsal, and where another index than its own was asked for.
 
         Every insert reads every list's centroid, so the target is one of the environment's own index; and a rehearsal
         shares its cores with both databases and the writer, which no target speaks of.
         """
-        lists, target = self._settings.index.lists, self._run.settings.targets.sync_records_per_second
+        asked, target = self._settings.index.lists, self._run.settings.targets.sync_records_per_second
         own = settings.load(self._environment).memory.index.lists
+        is_own = asked is None or (own is not None and asked <= own)
         rate = round(rows / seconds)
-        note = f"{rows:,} rows in {seconds:.1f} s, into an index of {lists:,} lists"
-        if lists <= own and not self._is_rehearsal:
+        note = f"{rows:,} rows in {seconds:.1f} s, into {self._index_now()}"
+        if is_own and not self._is_rehearsal:
             return Evidence(_RATE, Source.MEASURED, rate, "rows/s", Bound(">=", target), note=note)
-        if rate < target and lists > own:
+        if rate < target and not is_own and asked is not None:
+            fewer = f" With {own:,} lists it reads {own:,}." if own else ""
             self._run.note(
-                f"With {lists:,} lists the stream applies {rate:,} rows a second here, less than the {target:,.0f} "
-                f"that are wanted: every insert first reads {lists:,} centroid pages. With {own:,} lists it reads "
-                f"{own:,}, and a machine with more cores applies over more connections."
+                f"With {asked:,} lists the stream applies {rate:,} rows a second here, less than the {target:,.0f} "
+                f"that are wanted: every insert first reads {asked:,} centroid pages.{fewer} A machine with more cores "
+                "applies over more connections."
             )
-        return Evidence(
-            _RATE,
-            Source.MEASURED,
-            rate,
-            "rows/s",
-            note=f"{note}; {target:,.0f} are wanted on Google Cloud, of {own:,} lists",
-        )
+        wanted = f"{target:,.0f} are wanted on Google Cloud, of {f'{own:,} lists' if own else 'the index chosen there'}"
+        return Evidence(_RATE, Source.MEASURED, rate, "rows/s", note=f"{note}; {wanted}")
+
+    def _index_now(self) -> str:
+        """What the rows go into, in words."""
+        with connect(self._stores.target(), role="target") as session:
+            index = serving_index(session, sql.Identifier(TARGET_TABLE))
+        return f"an index, {index.form.label}" if index else "a table without an index"
 
     def _watched(self) -> list[Evidence]:
         """Watch the stream keep up with what is written; how fresh the target is."""

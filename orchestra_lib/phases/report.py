@@ -1,4 +1,4 @@
-"""What the measurements of runbook 03 amount to: evidence, a table, and plain sentences made of their numbers."""
+"""What a tuning and its measurements amount to: evidence, tables, and plain sentences made of their numbers."""
 
 from __future__ import annotations
 
@@ -6,43 +6,175 @@ from collections.abc import Sequence
 
 from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.display import Table
-from orchestra_lib.evidence import Bound, Evidence, Source
+from orchestra_lib.evidence import Bound, Evidence, Source, value_text
+from orchestra_lib.phases.delivery import Delivery
 from orchestra_lib.settings import Settings
-from orchestra_lib.vectors.evaluate import Evaluation
-from orchestra_lib.vectors.index import BuiltIndex
-from orchestra_lib.vectors.suit import suitability
+from orchestra_lib.vectors.candidate import Candidate
+from orchestra_lib.vectors.certificate import Certificate, Loaded
+from orchestra_lib.vectors.drift import DriftReport
+from orchestra_lib.vectors.forms import Effort, Form
+from orchestra_lib.vectors.tuning import Profile, Tuning
 
-_LOAD = "one client, one query at a time, warm"
+_ONE_CLIENT = "one client, one query at a time, warm"
+_MIB = 1 << 20
 
 
-def evaluation_evidence(evaluations: Sequence[Evaluation], settings: Settings) -> tuple[Evidence, ...]:
-    """Before and after as evidence. Gates: the ends of the intervals that count against us, on the target only."""
-    before, after, *alternatives = evaluations
-    targets, search = settings.targets, settings.memory.search
+def profile_evidence(profile: Profile) -> tuple[Evidence, ...]:
+    """The table and its server, as far as they bear on the choice. Readings."""
+    readings = (
+        ("rows of the table", profile.rows, "rows", ""),
+        ("size of the table with its indexes", round(profile.table_mib), "MiB", ""),
+        ("shared_buffers of the server", round(profile.shared_buffers_mib), "MiB", profile.server),
+        ("work_mem of a session", round(profile.work_mem_mib), "MiB", ""),
+        ("directions that the vectors really spread over", round(profile.effective_dimension), "",
+         f"of {profile.dimension:,}; the more, the harder to index"),
+        ("rows that repeat another one", round(100 * profile.duplicates_share, 1), "%", "in a sample, bit for bit"),
+        ("rows that no index finds", profile.zero_vectors + profile.null_vectors, "rows", "no vector, or a zero one"),
+    )  # fmt: skip
+    return tuple(Evidence(claim, Source.OBSERVED, value, unit, note=note) for claim, value, unit, note in readings)
+
+
+def tuning_evidence(tuning: Tuning, origin: str, queries: int) -> tuple[Evidence, ...]:
+    """What was chosen, by what, and what finding out took. Readings: the gates are the certificate's."""
+    chosen, resumed = tuning.chosen, sum(step.resumed for step in tuning.steps)
+    rows = [
+        Evidence("queries that the index is judged by", Source.OBSERVED, queries, "queries", note=origin),
+        Evidence(
+            "index chosen by measurement",
+            Source.MEASURED,
+            chosen.form.label if chosen else "none",
+            note=f"effort {chosen.effort}; {tuning.reason}" if chosen else tuning.reason,
+        ),
+        Evidence(
+            "time that the choice took",
+            Source.MEASURED,
+            round(tuning.seconds, 1),
+            "s",
+            note=f"of {tuning.goals.budget_seconds:g} s; {resumed} of {len(tuning.steps)} steps were known already",
+        ),
+    ]
+    if tuning.model_error is not None:
+        note = "median over queries that had no part in the model"
+        rows.append(
+            Evidence(
+                "error of predicted latencies", Source.MEASURED, round(100 * tuning.model_error, 1), "%", note=note
+            )
+        )
+    return tuple(rows)
+
+
+def certificate_evidence(certificate: Certificate, settings: Settings) -> tuple[Evidence, ...]:
+    """The certificate's conditions as gates: the ends of the intervals that count against us."""
+    recall, warm, targets = certificate.recall, certificate.warm, settings.targets
     rows = [
         Evidence(
-            f"recall@{search.k} on the target, lower end of its interval",
+            f"recall@{certificate.k} on the target, lower end of its interval",
             Source.MEASURED,
-            after.recall.low,
+            # Where every neighbour of every query was found there is nothing more to be had, however few they were.
+            1.0 if recall.value == 1 else recall.low,
             "",
-            Bound(">=", search.recall_target),
-            note=f"{after.recall} over {after.recall.samples} queries that did not choose the {after.probes} probes",
+            Bound(">=", certificate.recall_target),
+            note=f"{recall} over {recall.samples} queries that had no part in the choice, effort {certificate.effort}",
         ),
         Evidence(
             "p95 of vector search on the target, upper end of its interval",
             Source.MEASURED,
-            after.p95_ms.high,
+            warm.p95_ms.high,
             "ms",
             Bound("<", targets.vector_search_p95_ms),
-            note=f"{after.p95_ms} ms, {_LOAD}",
+            note=f"{warm.p95_ms} ms, {load_text(warm)}",
         ),
         Evidence(
-            "answers with fewer rows than asked for", Source.MEASURED, after.short_answers, "queries", Bound("==", 0)
+            "answers with fewer rows than asked for",
+            Source.MEASURED,
+            sum(mix.short_answers for mix in certificate.mixes),
+            "queries",
+            Bound("==", 0),
         ),
-        *_readings("before", before),
-        *_readings("after", after),
-        *(reading for other in alternatives for reading in _readings(f"alternative, {other.lists} lists", other)),
+        Evidence("searches without an answer", Source.MEASURED, warm.failures, "searches", Bound("==", 0)),
     ]
+    rows += [
+        Evidence(
+            f"recall@{certificate.k} filtered by {mix.name}, lower end of its interval",
+            Source.MEASURED,
+            1.0 if mix.recall.value == 1 else mix.recall.low,
+            "",
+            Bound(">=", certificate.recall_target),
+            note=f"{mix.recall}, p95 {mix.p95_ms} ms",
+        )
+        for mix in certificate.mixes[1:]
+    ]
+    rows.append(
+        Evidence(
+            "certificate of the index",
+            Source.MEASURED,
+            "holds" if certificate.holds else "not certified",
+            note="; ".join(certificate.reasons),
+        )
+    )
+    return tuple(rows)
+
+
+def certificate_table(certificate: Certificate) -> Table:
+    """The certificate in full: recall of each kind of query, latency in each state, what could not be looked at."""
+    rows: list[tuple[str, str, str]] = [
+        ("index", certificate.form.label, f"effort {certificate.effort}; the plan reads {_read(certificate)}"),
+        ("recall", str(certificate.recall), f"target {certificate.recall_target:g}, ties count as right"),
+        ("recall of the very ids", str(certificate.strict_recall), "ties do not count"),
+        ("recall of the worst queries", f"{certificate.recall_p5:.2f} / {certificate.recall_p10:.2f}", "p5 / p10"),
+        ("queries that find less than half", f"{100 * certificate.poor_share:.1f} %", ""),
+    ]
+    rows += [
+        (f"filtered by {mix.name}", str(mix.recall), f"p95 {mix.p95_ms} ms, {mix.short_answers} short answers")
+        for mix in certificate.mixes[1:]
+    ]
+    rows += [
+        (f"p95, {loaded.state}", f"{loaded.p95_ms} ms", load_text(loaded))
+        for loaded in (certificate.warm, *certificate.others)
+    ]
+    rows += [("not measured", "–", reason) for reason in certificate.missing]
+    verdict = "Certified" if certificate.holds else "Not certified"
+    return Table(("", "value", "note"), rows, f"{verdict}: {certificate.recall.samples} queries kept for this")
+
+
+def candidates_table(tuning: Tuning) -> Table:
+    """Everything that was looked at, fastest first among those that reach the target; predictions say so."""
+    asked = {(one.form, one.effort) for one in tuning.asked}
+    everything = {(one.form, one.effort, one.source): one for one in (*tuning.candidates, *tuning.asked)}
+    ordered = sorted(everything.values(), key=lambda one: (not one.reaches, one.best_p95_ms))
+    return Table(
+        ("", "index", "effort", "known", "recall", "p95 ms", "predicted", "build s", "build MiB", "MiB", "note"),
+        [(_sign(one, tuning, asked), *_candidate_cells(one)) for one in ordered],
+        f"{tuning.reason} · value [95 % interval] · {_ONE_CLIENT}",
+    )
+
+
+def deliveries_table(deliveries: Sequence[Delivery]) -> Table:
+    """What searches delivered, measured alike: recall, latency quantiles with intervals, retrieval quality."""
+    return Table(
+        ("index", "effort", "recall@k", "p50 ms", "p95 ms", "p99 ms", "hit@k", "MRR", "plan reads"),
+        [
+            (
+                f"{one.when}: {one.where}, {one.form.label}",
+                str(one.effort) if one.form.effort_setting else "–",
+                str(one.recall),
+                str(one.p50_ms),
+                str(one.p95_ms),
+                str(one.p99_ms),
+                _optional(one.hit_at_k),
+                _optional(one.mrr),
+                "index" if one.plan_uses else "table",
+            )
+            for one in deliveries
+        ],
+        f"{deliveries[0].recall.samples} queries that had no part in the choice · {_ONE_CLIENT} · "
+        "value [95 % interval]",
+    )
+
+
+def delivery_evidence(deliveries: Sequence[Delivery], settings: Settings) -> tuple[Evidence, ...]:
+    """Before and after as readings, and what the strategy assumed of before."""
+    rows = [row for one in deliveries for row in _readings(one)]
     assumed = settings.baseline.vector_search_ms
     rows.append(
         Evidence(
@@ -56,110 +188,115 @@ def evaluation_evidence(evaluations: Sequence[Evaluation], settings: Settings) -
     return tuple(rows)
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Every measured index in one row: probes, recall, latency quantiles with intervals, retrieval quality."""
-    return Table(
-        (
-            "index",
-            "probes",
-            "recall@k",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "hit@k",
-            "MRR",
-            "plan reads",
-            "left alone",
-        ),
-        [
-            (
-                e.label,
-                e.probes if e.lists else None,
-                str(e.recall),
-                str(e.p50_ms),
-                str(e.p95_ms),
-                str(e.p99_ms),
-                _optional(e.hit_at_k),
-                _optional(e.mrr),
-                "index" if e.plan_uses else "table",
-                "index" if e.plan_left_alone else "table",
-            )
-            for e in evaluations
-        ],
-        f"{evaluations[0].recall.samples} queries that did not choose the probes · {_LOAD} · value [95 % interval]",
-    )
-
-
-def cost_sentences(evaluations: Sequence[Evaluation], index: BuiltIndex) -> tuple[str, ...]:
-    """What the index costs at its recall and, when its lists do not suit the rows, against a measured alternative."""
-    before, after, *alternatives = evaluations
-    lists = index.form.lists or 0
-    sentences = [
-        suitability(lists, after.rows).sentence,
-        f"With {lists:,} lists, {after.probes:,} probes reach recall {after.recall.value:.3f}; a search takes "
-        f"{after.p50_ms.value:.2f} ms at p50 and {after.p95_ms.value:.2f} ms at p95. "
-        f"The index takes {index.size_bytes / 2**20:,.0f} MiB and {_built(index)}.",
-        f"The source, searched the same way, takes {before.p95_ms.value:.2f} ms at p95 with recall "
-        f"{before.recall.value:.3f}: {_ratio(before, after)}.",
-    ]
-    if after.plan_uses and not after.plan_left_alone:
-        sentences.append(
-            f"With {after.probes:,} probes the planner, left alone, reads the whole table: it does not see that the "
-            "vectors lie in TOAST. Sessions that search have to SET enable_seqscan = off, as these measurements did."
-        )
-    sentences.extend(
-        f"The alternative with {other.lists:,} lists and {other.probes:,} probes, built and measured on the same rows, "
-        f"takes {other.p95_ms.value:.2f} ms at p95 with recall {other.recall.value:.3f}: "
-        f"{_against(index, after, other)}"
-        for other in alternatives
-    )
-    return tuple(sentences)
-
-
-def _readings(label: str, evaluation: Evaluation) -> tuple[Evidence, ...]:
-    def reading(what: str, estimate: Estimate, unit: str) -> Evidence:
-        return Evidence(f"{label}: {what}", Source.MEASURED, estimate.value, unit, note=f"{estimate}, {_LOAD}")
-
+def drift_evidence(report: DriftReport, which: str) -> tuple[Evidence, ...]:
+    """How far the index has drifted, and what to do: readings, for nothing of it is this run's doing."""
     rows = [
+        Evidence(f"{which}: what to do about it", Source.MEASURED, str(report.advice), note="; ".join(report.reasons)),
         Evidence(
-            f"{label}: lists and probes", Source.OBSERVED, f"{evaluation.lists or 'no index'}, {evaluation.probes}", ""
+            f"{which}: recall of the last searches watched",
+            Source.MEASURED,
+            report.recall.value,
+            note=f"{report.recall} over {len(report.recalls)} searches",
         ),
-        reading("recall@k", evaluation.recall, ""),
-        reading("p50", evaluation.p50_ms, "ms"),
-        reading("p95", evaluation.p95_ms, "ms"),
-        reading("p99", evaluation.p99_ms, "ms"),
+        Evidence(f"{which}: rows, times those at the build", Source.OBSERVED, round(report.grown, 3)),
     ]
-    if evaluation.hit_at_k and evaluation.mrr:
+    if report.unevenness is not None:
+        then = f"{report.unevenness_then:.2f} when it was made; " if report.unevenness_then is not None else ""
+        note = f"{then}1 when all lists are equal"
+        rows.append(
+            Evidence(f"{which}: unevenness of the lists", Source.MEASURED, round(report.unevenness, 2), note=note)
+        )
+    if report.written_share is not None:
+        share = round(100 * report.written_share, 1)
+        rows.append(Evidence(f"{which}: rows written since the build", Source.OBSERVED, share, "%"))
+    return tuple(rows)
+
+
+def comparison_sentence(before: Delivery, after: Delivery) -> str:
+    """Before against after, only as far as the intervals allow."""
+    return (
+        f"The {before.where}, searched the same way, takes {before.p95_ms.value:.2f} ms at p95 with recall "
+        f"{before.recall.value:.3f}, the {after.where} {after.p95_ms.value:.2f} ms with recall "
+        f"{after.recall.value:.3f}: {_ratio(before, after)}."
+    )
+
+
+def beside_sentence(built: Certificate, best: Candidate, certified: Certificate | None) -> str:
+    """The index that was asked for beside the best that was found."""
+    stands = "certified" if built.holds else "not certified"
+    if best.form == built.form:
+        return f"{built.form.label}, as it was asked for, is {stands}, and nothing better was found."
+    whose = "certified" if certified is not None and certified.holds else "not certified"
+    return (
+        f"{built.form.label}, as it was asked for, is {stands}: {built.warm.p95_ms.value:.2f} ms at p95 under load, "
+        f"recall {built.recall.value:.3f}. The best that was found is {best.form.label} with effort {best.effort} "
+        f"({whose}): {best.best_p95_ms:.2f} ms at p95, recall {best.recall.value:.3f}."
+    )
+
+
+def load_text(loaded: Loaded) -> str:
+    """Under which load and in which state a latency was measured."""
+    if loaded.offered_per_second is None:
+        return f"{loaded.state}, one query after another"
+    return (
+        f"{loaded.state}, {loaded.offered_per_second:.4g} searches a second offered, "
+        f"{loaded.achieved_per_second:.4g} achieved"
+    )
+
+
+def _sign(one: Candidate, tuning: Tuning, asked: set[tuple[Form, Effort]]) -> str:
+    chosen = tuning.chosen
+    if chosen and (one.form, one.effort, one.source) == (chosen.form, chosen.effort, chosen.source):
+        return "★"
+    return "asked for" if (one.form, one.effort) in asked else "" if one.reaches else "too little"
+
+
+def _candidate_cells(one: Candidate) -> tuple[str, ...]:
+    return (
+        one.form.label,
+        str(one.effort) if one.form.effort_setting else "–",
+        one.source,
+        str(one.recall),
+        _optional(one.p95_ms),
+        value_text(one.predicted_p95_ms),
+        value_text(one.build_seconds),
+        value_text(one.build_memory_mib),
+        value_text(one.index_bytes // _MIB if one.index_bytes is not None else None),
+        one.note,
+    )
+
+
+def _readings(one: Delivery) -> tuple[Evidence, ...]:
+    note = f"{one.where}, {one.form.label}, effort {one.effort}"
+    rows = [
+        Evidence(f"{one.when}: recall@k", Source.MEASURED, one.recall.value, note=f"{one.recall}; {note}"),
+        Evidence(
+            f"{one.when}: p95 of vector search",
+            Source.MEASURED,
+            one.p95_ms.value,
+            "ms",
+            note=f"{one.p95_ms} ms, {_ONE_CLIENT}",
+        ),
+    ]
+    if one.hit_at_k is not None and one.mrr is not None:
         rows += [
-            reading("hit@k of the held-out questions", evaluation.hit_at_k, ""),
-            reading("MRR of the held-out questions", evaluation.mrr, ""),
+            Evidence(f"{one.when}: hit@k", Source.MEASURED, one.hit_at_k.value, note=str(one.hit_at_k)),
+            Evidence(f"{one.when}: MRR", Source.MEASURED, one.mrr.value, note=str(one.mrr)),
         ]
     return tuple(rows)
+
+
+def _read(certificate: Certificate) -> str:
+    return certificate.index or "the whole table"
 
 
 def _optional(estimate: Estimate | None) -> str:
     return str(estimate) if estimate else "–"
 
 
-def _against(index: BuiltIndex, after: Evaluation, other: Evaluation) -> str:
-    times = after.p95_ms.value / other.p95_ms.value
-    if after.p95_ms.low > other.p95_ms.high:
-        return f"the {index.form.lists:,} lists cost {times:.1f} times its latency. To use it: -p lists {other.lists}."
-    if other.p95_ms.low > after.p95_ms.high:
-        return (
-            f"here the {index.form.lists:,} lists search {1 / times:.1f} times as fast, paid for with memory and build "
-            "time."
-        )
-    return "no difference in latency can be told from these intervals."
-
-
-def _built(index: BuiltIndex) -> str:
-    return f"took {index.build_seconds:.1f} s to build" if index.build_seconds else "was there already"
-
-
-def _ratio(before: Evaluation, after: Evaluation) -> str:
+def _ratio(before: Delivery, after: Delivery) -> str:
     if before.p95_ms.low > after.p95_ms.high:
-        return f"the target is {before.p95_ms.value / after.p95_ms.value:.1f} times as fast"
+        return f"{before.p95_ms.value / after.p95_ms.value:.1f} times as fast"
     if after.p95_ms.low > before.p95_ms.high:
-        return f"the target takes {after.p95_ms.value / before.p95_ms.value:.1f} times as long"
+        return f"{after.p95_ms.value / before.p95_ms.value:.1f} times as slow"
     return "no difference can be told from these intervals"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from orchestra_lib.cloud.apply import apply
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal
@@ -13,9 +15,16 @@ from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
-from orchestra_lib.phases.memory_release import PHASE, SourceRelease
+from orchestra_lib.phases import index_return, memory_release
 from orchestra_lib.plan import Plan
 from orchestra_lib.runbook import Runbook
+from orchestra_lib.settings import Settings
+
+# What a phase has left beside resources of Google Cloud; taken back as a whole or not at all.
+_RELEASES: Mapping[str, Callable[[Settings], memory_release.SourceRelease | index_return.IndexReturn]] = {
+    memory_release.PHASE: memory_release.SourceRelease,
+    index_return.PHASE: index_return.IndexReturn,
+}
 
 
 class RollbackPhase:
@@ -32,8 +41,8 @@ class RollbackPhase:
         self._client = Client(target)
         self._path = journal_path(environment.name, self._wanted.phase, local=target.kind == "local")
         self._journal = Journal(self._path)
-        whole = self._wanted.since_run is None
-        self._release = SourceRelease(run.settings) if self._wanted.phase == PHASE and whole else None
+        release = _RELEASES.get(self._wanted.phase) if self._wanted.since_run is None else None
+        self._release = release(run.settings) if release else None
         self._plan: CloudPlan | None = None
         with run.step("recover"):
             recover(self._client, self._journal)
@@ -43,12 +52,13 @@ class RollbackPhase:
         changes = self._journal.changes
         known = self._wanted.since_run is None or any(one.run_id == self._wanted.since_run for one in changes)
         released = () if self._release is None else (self._release.check(),)
+        others = 0 if self._release is None else self._release.journalled
         return (
             *released,
             Evidence(
                 f"changes of phase {self._wanted.phase} in the journal",
                 Source.MEASURED,
-                len(changes) if known else None,
+                len(changes) + others if known else None,
                 "changes",
                 Bound(">", 0),
                 note=str(self._path) if known else f"the journal does not know run {self._wanted.since_run}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def machine_checks(settings: Settings) -> Iterator[Check]:
 def _index_mib(settings: Settings) -> int:
     memory = settings.memory
     rows = memory.corpus.rows or _REHEARSAL_ROWS
-    return ivfflat_build_memory(memory.index.lists, rows, memory.dimension, rows // _ROWS_A_BLOCK).resident_mib
+    lists = memory.index.lists or math.isqrt(rows)  # an index that is chosen is one that fits
+    return ivfflat_build_memory(lists, rows, memory.dimension, rows // _ROWS_A_BLOCK).resident_mib
 
 
 def _at_least(claim: str, value: int, least: int, remedy: str) -> Check:

@@ -257,7 +257,7 @@ def _needed_mib(v: Values) -> int:
 
 
 _BUILD = {
-    "lists": needs("memory.index.lists", WHOLE),
+    "lists": used("memory.index.lists", WHOLE),
     "dimension": needs("memory.dimension", WHOLE),
     "rows": may("memory.corpus.rows", WHOLE),
 }
@@ -276,7 +276,7 @@ VECTORS = (
         "R-VX-02",
         Level.FAIL,
         "there may be so many lists",
-        {"lists": needs("memory.index.lists", WHOLE)},
+        {"lists": used("memory.index.lists", WHOLE)},
         lambda v: 1 <= v.lists <= _MAXIMUM_LISTS,
         lambda v: f"{v.lists} lists: from 1 to {_MAXIMUM_LISTS} are possible",
         _PGVECTOR,

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.secret import Secret
-from orchestra_lib.settings.base import Address, FromList, Model
+from orchestra_lib.settings.base import Address, FromList, Model, split_names
 
 MAX_LISTS = 32_768
 """pgvector's limit on lists, and so on probes (src/ivfflat.h)."""
@@ -26,9 +26,14 @@ _NEEDED_FLAGS: Mapping[str, str] = {
     "alloydb.logical_decoding": "without it there is no way back after the cutover",
 }
 
+FILTERS = ("user_id", "session_id", "persona", "item_type")
+"""Columns of the memory table that a search may be narrowed by."""
+
 Lists = Annotated[int, Field(ge=1, le=MAX_LISTS)]
 DatabaseId = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
 RoleName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+IndexMethod = Literal["exact", "ivfflat", "hnsw", "scann"]
+IndexStorage = Literal["vector", "halfvec", "bit"]
 Weekday = Literal["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"]
 WholeHour = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):00$")]
 TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$")]
@@ -62,7 +67,7 @@ class Corpus(Model):
     """The rehearsal's store and the questions asked of it; for a store of your own, how many of its rows to ask."""
 
     rows: Annotated[int, Field(ge=100, le=10_000_000)] | None = None
-    queries: int = Field(ge=20, le=10_000)
+    queries: int = Field(ge=40, le=10_000)
     seed: int = Field(ge=0)
 
 
@@ -78,10 +83,14 @@ class Copy(Model):
 
 
 class Index(Model):
-    """The vector index on the target. ``probes`` None: the fewest that reach the recall target."""
+    """The vector index on the target.
+
+    ``lists`` None: the index is chosen by measurement, see ``Tuning``; a number: exactly that IVFFlat index.
+    ``probes`` None: the fewest that reach the recall target.
+    """
 
     method: Literal["ivfflat"]
-    lists: Lists
+    lists: Lists | None
     probes: Lists | None = None
     opclass: Literal["vector_cosine_ops", "vector_ip_ops", "vector_l2_ops"]
     maintenance_work_mem_mib: Annotated[int, Field(ge=1)] | None = None
@@ -92,6 +101,31 @@ class Search(Model):
 
     k: int = Field(ge=1, le=1_000)
     recall_target: float = Field(gt=0, lt=1)
+
+
+class Tuning(Model):
+    """How an index is chosen by measurement, and what it has to stand.
+
+    ``budget_seconds`` bounds the choosing; what was learnt is kept, so the next run goes on. ``offered_per_second`` is
+    the load under which p95 is certified, for ``load_seconds``; None: one search after another. ``methods`` are those
+    that are looked at, ``storages`` what they may store of a vector: the API searches vector and halfvec. ``filters``
+    names columns that the application also filters by. ``inserts_per_second`` bounds the lists, since every insert
+    reads every centroid; None: nobody has said. ``replay`` is a file of logged queries (JSON lines, Parquet, or
+    PostgreSQL's own log); None: questions of the rehearsal, or rows of the table. ``lists`` is what 08_vector_tuning
+    builds instead of the best; None: the best.
+    """
+
+    budget_seconds: float = Field(gt=0, le=86_400)
+    offered_per_second: Annotated[float, Field(gt=0)] | None
+    load_seconds: float = Field(gt=0, le=3_600)
+    methods: Annotated[
+        tuple[Literal["exact", "ivfflat", "hnsw", "scann"], ...], BeforeValidator(split_names), Field(min_length=1)
+    ]
+    storages: Annotated[tuple[IndexStorage, ...], BeforeValidator(split_names), Field(min_length=1)]
+    filters: Annotated[tuple[Literal[FILTERS], ...], BeforeValidator(split_names)]  # type: ignore[valid-type]
+    inserts_per_second: Annotated[float, Field(gt=0)] | None
+    replay: Annotated[str, StringConstraints(min_length=1)] | None
+    lists: Lists | None
 
 
 class Sync(Model):
@@ -233,6 +267,7 @@ class Memory(Model):
     copy_: Copy = Field(alias="copy")
     index: Index
     search: Search
+    tuning: Tuning
     sync: Sync
     circuit_breaker: CircuitBreaker
     stream: Stream
@@ -244,7 +279,9 @@ class Memory(Model):
 
     @model_validator(mode="after")
     def _probes_within_lists(self) -> Memory:
-        if self.index.probes is not None and self.index.probes > self.index.lists:
+        if self.index.probes is not None and self.index.lists is None:
+            raise ValueError(f"probes {self.index.probes} are of no use while the lists are chosen: say the lists too")
+        if self.index.probes is not None and self.index.lists is not None and self.index.probes > self.index.lists:
             raise ValueError(
                 f"probes {self.index.probes} are more than the {self.index.lists} lists there are to probe"
             )

@@ -34,6 +34,7 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "queries": "memory.corpus.queries",
                 "lists": "memory.index.lists",
                 "probes": "memory.index.probes",
+                "budget_seconds": "memory.tuning.budget_seconds",
                 "source_dsn": "memory.source.dsn",
                 "source_table": "memory.source.table",
                 "source_columns": "memory.source.columns",
@@ -62,8 +63,32 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "repeats": "assistant.repeats",
             }
         ),
+        "08_vector_tuning": MappingProxyType(
+            {
+                **_APPROVAL,
+                "target_dsn": "memory.target.dsn",
+                "queries": "memory.corpus.queries",
+                "replay": "memory.tuning.replay",
+                "lists": "memory.tuning.lists",
+                "recall_target": "memory.search.recall_target",
+                "p95_ms": "targets.vector_search_p95_ms",
+                "offered_per_second": "memory.tuning.offered_per_second",
+                "load_seconds": "memory.tuning.load_seconds",
+                "budget_seconds": "memory.tuning.budget_seconds",
+                "methods": "memory.tuning.methods",
+                "storages": "memory.tuning.storages",
+                "filters": "memory.tuning.filters",
+                "inserts_per_second": "memory.tuning.inserts_per_second",
+            }
+        ),
         "99_rollback": MappingProxyType(
-            {**_APPROVAL, **_DESTRUCTION, "phase": "rollback.phase", "since_run": "rollback.since_run"}
+            {
+                **_APPROVAL,
+                **_DESTRUCTION,
+                "phase": "rollback.phase",
+                "since_run": "rollback.since_run",
+                "target_dsn": "memory.target.dsn",
+            }
         ),
     }
 )

@@ -333,17 +333,3 @@ def _live(
 
 def _same_kind(one: Form, other: Form) -> bool:
     return (one.method, one.storage) == (other.method, other.storage)
-
-
-def persist_probes(address: Address, probes: int) -> int:
-    """Make ``probes`` the database's default and return what a new session then has. Needs to own the database."""
-    with connect(address, role="target") as connection:
-        connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")  # loads the library, which knows the setting
-        connection.execute(
-            sql.SQL("ALTER DATABASE {} SET ivfflat.probes = {}").format(
-                sql.Identifier(connection.info.dbname), sql.Literal(probes)
-            )
-        )
-    with connect(address, role="target") as fresh:
-        row = fresh.execute("SELECT '[1]'::vector <=> '[1]'::vector, current_setting('ivfflat.probes')").fetchone()
-    return int(row[1]) if row else 0

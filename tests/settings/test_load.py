@@ -109,6 +109,7 @@ def test_an_override_wins_and_none_leaves_the_files_value() -> None:
         ({"rows": 3.5}, ["parameter rows is 3.5", "a whole number from 100 to 10000000"]),
         ({"approved_plan": float("inf")}, ["parameter approved_plan is inf"]),
         ({"lists": 100, "probes": 200}, ["probes 200 are more than the 100 lists"]),
+        ({"probes": 20}, ["probes 20 are of no use while the lists are chosen"]),
         ({"source_columns": {"idx": "a"}}, ["source_columns is 'idx'", "id, agent_id"]),
         ({"source_columns": "id=key"}, ['{"id": "external_id"}']),
         ({"source_table": "a; DROP TABLE b"}, ["parameter source_table is 'a; DROP TABLE b'"]),
@@ -242,7 +243,7 @@ def test_the_rehearsals_own_sections_win() -> None:
     assert production.billing is not None
     assert production.billing.account is None
     assert not {"billing", "github", "notifications"} & set(local.taken)
-    assert (local.memory.index.lists, production.memory.index.lists) == (1000, 4000)
+    assert (local.memory.index.lists, production.memory.index.lists) == (None, 4000)
 
 
 def test_a_changed_number_of_the_rehearsed_environment_is_the_rehearsals_too(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from psycopg import sql
 from stores import fill, unit_vectors
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.alternative import measured_alternative
-from orchestra_lib.vectors.evaluate import QuerySet, choose_probes, evaluate, with_notch
+from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.forms import Effort, ivfflat
 from orchestra_lib.vectors.index import IndexSpec, build_index
 from orchestra_lib.vectors.search import Searchable, SearchRun, hits, recalls, reciprocal_ranks, search
@@ -89,50 +87,6 @@ def test_probes_do_not_leak_into_the_session(indexed):
     _, connection, queries = indexed
     search(connection, MEMORIES, queries.vectors[:1], Effort(17))
     assert connection.execute("SHOW ivfflat.probes").fetchone() == ("1",)
-
-
-def test_the_evaluation_reaches_the_target_on_queries_that_did_not_choose(indexed):
-    _, connection, queries = indexed
-    found = evaluate(connection, MEMORIES, queries, 40, 0.9, None, "test")
-    assert found.recall.value >= 0.9
-    assert found.recall.samples == 30
-    assert found.probes <= 40
-    assert found.p50_ms.value <= found.p95_ms.value <= found.p99_ms.value
-    assert found.p99_ms.high == np.inf, "thirty queries cannot bound a p99"
-    assert (found.hit_at_k, found.short_answers) == (None, 0)
-
-
-def test_given_probes_are_obeyed(indexed):
-    _, connection, queries = indexed
-    assert evaluate(connection, MEMORIES, queries, 40, 0.9, 3, "test").probes == 3
-
-
-def test_too_few_queries_are_refused(indexed):
-    _, connection, queries = indexed
-    with pytest.raises(DataError, match="at least 20"):
-        evaluate(connection, MEMORIES, queries.part(0, 4), 40, 0.9, None, "test")
-
-
-def test_the_alternative_is_measured_and_leaves_nothing_behind(indexed):
-    conninfo, connection, queries = indexed
-    spec = IndexSpec("memories", ivfflat(20), "vector_cosine_ops", 1536)
-    found = measured_alternative(conninfo, spec, queries, 0.9, None)
-    assert (found.lists, found.rows) == (20, 2_000)
-    assert found.plan_uses == "memories_alternative_embedding_ivfflat_20"
-    assert connection.execute("SELECT to_regclass('memories_alternative')").fetchone() == (None,)
-
-
-def test_the_margin_never_passes_the_lists():
-    assert [with_notch(probes, 40) for probes in (1, 4, 8, 39, 40)] == [2, 5, 10, 40, 40]
-
-
-def test_probes_are_the_fewest_that_clear_the_target_or_the_most_there_are():
-    from orchestra_lib.bench.statistics import Estimate
-    from orchestra_lib.vectors.evaluate import ProbePoint
-
-    curve = [ProbePoint(p, Estimate(low, low, low, 10), 1.0) for p, low in ((1, 0.5), (2, 0.96), (4, 0.94), (8, 0.99))]
-    assert choose_probes(curve, 0.95) == 2
-    assert choose_probes(curve, 0.995) == 8
 
 
 def test_the_plan_that_is_timed_is_told_and_so_is_what_the_planner_would_do_alone(indexed):
