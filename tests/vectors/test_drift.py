@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from searched_table import COSINE, DIMENSION, TABLE, add_rows, build, make_table, searchable
 from stores import unit_vectors
-from tables import COSINE, DIMENSION, TABLE, add_rows, build, make_table, searchable
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError

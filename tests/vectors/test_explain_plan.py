@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from pgvector import Vector
 from psycopg import sql
+from searched_table import DIMENSION, TABLE, build, make_table
 from stores import fill, unit_vectors
-from tables import DIMENSION, TABLE, build, make_table
 
 from orchestra_lib.database import connect
 from orchestra_lib.vectors.explain_plan import Trap, why_not

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from searched_table import COSINE, DIMENSION, TABLE, build, make_table, searchable, thorough
 from stores import unit_vectors
-from tables import COSINE, DIMENSION, TABLE, build, make_table, searchable, thorough
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed, ParameterError

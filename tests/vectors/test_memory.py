@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from searched_table import DIMENSION, make_table
 from stores import fill
-from tables import DIMENSION, make_table
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed, ParameterError

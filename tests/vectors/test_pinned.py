@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from searched_table import COSINE, DIMENSION, TABLE, build, make_table, searchable
 from stores import unit_vectors
-from tables import COSINE, DIMENSION, TABLE, build, make_table, searchable
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError

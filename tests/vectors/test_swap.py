@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
+from searched_table import COSINE, DIMENSION, TABLE, add_rows, build, make_table, searchable, spec
 from stores import unit_vectors
-from tables import COSINE, DIMENSION, TABLE, add_rows, build, make_table, searchable, spec
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError, GateFailed, LockHeld, ParameterError
