@@ -106,12 +106,15 @@ def _restarted(restart: Callable[[], object] | None) -> tuple[list[str], list[st
 
 
 def _with_toast(connection: psycopg.Connection, relations: Sequence[str]) -> list[str]:
-    """The relations, and the TOAST tables of those that have one with that one's index. Raises psycopg.Error."""
+    """The relations, and the TOAST tables of those that have one with that one's index. Raises psycopg.Error.
+
+    By their numbers: a name in pg_toast may be looked up by superusers alone.
+    """
     rows = connection.execute(
         "WITH wanted AS (SELECT name::regclass AS oid FROM unnest(%s::text[]) AS name), "
         "toast AS (SELECT reltoastrelid AS oid FROM pg_class JOIN wanted USING (oid) WHERE reltoastrelid <> 0) "
-        "SELECT oid::regclass::text FROM wanted UNION SELECT oid::regclass::text FROM toast "
-        "UNION SELECT indexrelid::regclass::text FROM pg_index JOIN toast ON indrelid = toast.oid ORDER BY 1",
+        "SELECT oid::oid::text FROM wanted UNION SELECT oid::text FROM toast "
+        "UNION SELECT indexrelid::text FROM pg_index JOIN toast ON indrelid = toast.oid ORDER BY 1",
         [[*relations]],
     )
     return [name for (name,) in rows]
@@ -121,7 +124,7 @@ def _prewarm(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
     """Read every page; what is missing when that does not bring it into the server's buffers."""
     if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_prewarm'").fetchone():
         for name in names:
-            connection.execute("SELECT pg_prewarm(%s::regclass, 'buffer')", [name])
+            connection.execute("SELECT pg_prewarm(%s::oid::regclass, 'buffer')", [name])
         return []
     unread = "pg_prewarm is not installed (CREATE EXTENSION pg_prewarm, where the server has it): "
     try:
@@ -136,7 +139,7 @@ def _read_files(connection: psycopg.Connection, name: str) -> None:
     connection.execute(
         "SELECT sum(length(pg_read_binary_file(pg_relation_filepath(relation) || "
         "CASE WHEN start < %(segment)s THEN '' ELSE '.' || start / %(segment)s END, start %% %(segment)s, %(read)s))) "
-        "FROM (SELECT %(name)s::regclass AS relation) AS named, "
+        "FROM (SELECT %(name)s::oid::regclass AS relation) AS named, "
         "generate_series(0, pg_relation_size(relation) - 1, %(read)s) AS start",
         {"name": name, "segment": _SEGMENT_BYTES, "read": _READ_BYTES},
     )
@@ -154,7 +157,7 @@ def _files(connection: psycopg.Connection, names: Sequence[str]) -> tuple[list[P
         return [], "the server's files are not on this machine: what its operating system caches is not known"
     # The setting is hidden from a role that may not read all of them.
     rows = connection.execute(
-        "SELECT setting || '/' || pg_relation_filepath(relation::regclass) "
+        "SELECT setting || '/' || pg_relation_filepath(relation::oid) "
         "FROM pg_settings, unnest(%s::text[]) AS relation WHERE name = 'data_directory'",
         [[*names]],
     ).fetchall()

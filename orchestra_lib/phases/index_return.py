@@ -8,21 +8,19 @@ from orchestra_lib.database import connect
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.index_journals import swap_journal
-from orchestra_lib.phases.vector_tuning import PHASE, memory_store
+from orchestra_lib.phases.vector_tuning import memory_store
 from orchestra_lib.plan import Change, Verb
 from orchestra_lib.settings import Settings
 from orchestra_lib.vectors.index import vector_indexes
 from orchestra_lib.vectors.swap import recover, roll_back
 from orchestra_lib.vectors.swap_journal import Outcome, RecordedSwap, SwapJournal
 
-__all__ = ["PHASE", "IndexReturn"]
-
 
 class IndexReturn:
-    """The swaps of one environment's store by runbook 08, the last one first."""
+    """The swaps of one environment's store by one phase, the last one first."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = swap_journal(settings, PHASE)
+    def __init__(self, settings: Settings, phase: str) -> None:
+        self._path = swap_journal(settings, phase)
         self._address = memory_store(settings)
         recover(self._address, journal_path=self._path)
 

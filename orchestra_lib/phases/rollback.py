@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from orchestra_lib.cloud.apply import apply
 from orchestra_lib.cloud.client import Client
@@ -15,16 +15,30 @@ from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
-from orchestra_lib.phases import index_return, memory_release
-from orchestra_lib.plan import Plan
+from orchestra_lib.phases import memory_release, vector_tuning
+from orchestra_lib.phases.index_return import IndexReturn
+from orchestra_lib.plan import Change, Plan
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import Settings
 
-# What a phase has left beside resources of Google Cloud; taken back as a whole or not at all.
-_RELEASES: Mapping[str, Callable[[Settings], memory_release.SourceRelease | index_return.IndexReturn]] = {
-    memory_release.PHASE: memory_release.SourceRelease,
-    index_return.PHASE: index_return.IndexReturn,
-}
+
+class _Release(Protocol):
+    """What a phase has left beside resources of Google Cloud; taken back as a whole or not at all."""
+
+    @property
+    def journalled(self) -> int: ...
+    def check(self) -> Evidence: ...
+    def changes(self) -> tuple[Change, ...]: ...
+    def apply(self) -> int: ...
+    def evidence(self) -> Evidence: ...
+
+
+def _releases(settings: Settings, phase: str) -> tuple[_Release, ...]:
+    if phase == memory_release.PHASE:
+        # AlloyDB goes with its index; a database of one's own stays.
+        own = (IndexReturn(settings, phase),) if settings.memory.target.dsn else ()
+        return (*own, memory_release.SourceRelease(settings))
+    return (IndexReturn(settings, phase),) if phase == vector_tuning.PHASE else ()
 
 
 class RollbackPhase:
@@ -41,8 +55,8 @@ class RollbackPhase:
         self._client = Client(target)
         self._path = journal_path(environment.name, self._wanted.phase, local=target.kind == "local")
         self._journal = Journal(self._path)
-        release = _RELEASES.get(self._wanted.phase) if self._wanted.since_run is None else None
-        self._release = release(run.settings) if release else None
+        whole = self._wanted.since_run is None
+        self._releases = _releases(run.settings, self._wanted.phase) if whole else ()
         self._plan: CloudPlan | None = None
         with run.step("recover"):
             recover(self._client, self._journal)
@@ -51,10 +65,9 @@ class RollbackPhase:
         """What the journal holds: a phase without a journal has nothing that could be undone."""
         changes = self._journal.changes
         known = self._wanted.since_run is None or any(one.run_id == self._wanted.since_run for one in changes)
-        released = () if self._release is None else (self._release.check(),)
-        others = 0 if self._release is None else self._release.journalled
+        others = sum(release.journalled for release in self._releases)
         return (
-            *released,
+            *(release.check() for release in self._releases),
             Evidence(
                 f"changes of phase {self._wanted.phase} in the journal",
                 Source.MEASURED,
@@ -70,7 +83,8 @@ class RollbackPhase:
         with self._run.step("plan"):
             self._plan = self._read_plan()
             plan = self._plan.as_plan()
-        return plan if self._release is None else Plan((*self._release.changes(), *plan.changes), plan.live_state)
+        beside = [change for release in self._releases for change in release.changes()]
+        return Plan((*beside, *plan.changes), plan.live_state)
 
     def apply(self) -> Table:
         """Carry out the plan."""
@@ -78,7 +92,7 @@ class RollbackPhase:
             raise GateFailed("there is no plan yet: run the cell that makes one first")
         progress = Progress("roll back", "changes")
         with self._run.step("apply"):
-            released = self._release.apply() if self._release else 0
+            released = sum(release.apply() for release in self._releases)
             done = apply(
                 self._client,
                 self._plan,
@@ -94,9 +108,8 @@ class RollbackPhase:
         """A second rollback has to be empty."""
         with self._run.step("read back"):
             left = self._read_plan()
-        released = () if self._release is None else (self._release.evidence(),)
         rows = (
-            *released,
+            *(release.evidence() for release in self._releases),
             Evidence(
                 "changes that a second rollback would make",
                 self._source,

@@ -109,7 +109,7 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     assert probes(pair.target) == found["ivfflat.probes that a new session has"].value
     assert found["index as it is now: recall of the last searches watched"].value >= 0.95
 
-    back = IndexReturn(phase._settings)
+    back = IndexReturn(phase._settings, "08")
     assert [(change.verb, change.name) for change in back.changes() if change.kind == "index"] == [
         (Verb.CREATE, OLD),
         (Verb.DELETE, new),
