@@ -229,8 +229,8 @@ class Sessions:
             await self._refuse_too_many_connections(session)
             await self._refuse_another_dimension(session)
             self.form = await read_form(session, self._settings.table)
-        except OrchestraError as error:
-            self._refusal = str(error)
+        except (OrchestraError, psycopg.ProgrammingError) as error:  # the latter: there is no such table
+            self._refusal = str(error).partition("\n")[0]
             raise
         self._refusal = ""
         for planning in _PLANNING:

@@ -6,16 +6,21 @@ import asyncio
 import os
 import sys
 
+import google.oauth2.credentials
 import httpx2
 import numpy as np
 import pytest
+from control_plane import TOKEN, serving
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from service.serving import DIMENSION, Api, token_of
 
+from orchestra_lib.cloud.target import Target
+from orchestra_lib.service.embedding import embedder
 from orchestra_lib.service.mcp_server import Embedder, memory_server
+from orchestra_lib.settings import load
 
 
 def over_stdio(api: Api, user: str) -> Client:
@@ -73,16 +78,16 @@ def test_over_http_the_token_tells_whose_memory_it_is(api: Api):
 
 
 @pytest.fixture
-def embedder() -> Embedder:
+def letters() -> Embedder:
     async def embed(text: str, purpose: str) -> np.ndarray:
         return np.asarray([len(text), text.count("e") + 1, purpose == "document"], dtype=np.float32)
 
     return Embedder("letters/1", embed)
 
 
-def test_with_a_model_that_embeds_an_assistant_also_stores(api: Api, embedder: Embedder):
+def test_with_a_model_that_embeds_an_assistant_also_stores(api: Api, letters: Embedder):
     async def use():
-        server = memory_server(api.app.state.store, DIMENSION, lambda _: "ada", embedder)
+        server = memory_server(api.app.state.store, DIMENSION, lambda _: "ada", letters)
         async with Client(server) as client:
             return await client.call_tool("store", {"content": "we chose RLS", "session_id": "design"})
 
@@ -101,3 +106,22 @@ def test_a_store_that_is_away_is_told_and_not_taken_for_no_memory(api: Api):
     result = asyncio.run(use())
     assert result.is_error
     assert "cannot be reached" in text_of(result)
+
+
+def test_an_environments_own_model_embeds_what_assistants_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCHESTRA_STATE_DIR", str(tmp_path / "state"))
+    settings = load("local")
+    with serving(tmp_path) as plane:
+        plane.new_project(settings.project.id, "aiplatform")
+        target = Target("local", plane.url, google.oauth2.credentials.Credentials(TOKEN))
+        monkeypatch.setattr("orchestra_lib.cloud.target.connect", lambda _: target)
+        model = embedder("local")
+
+        async def embedded():
+            return await model.embed("the breaker opens", "document"), await model.embed("the breaker opens", "query")
+
+        document, query = asyncio.run(embedded())
+    assert model.model == settings.assistant.embedding_model
+    for vector in (document, query):
+        assert len(vector) == settings.memory.dimension
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)

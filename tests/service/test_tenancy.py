@@ -202,3 +202,10 @@ def test_a_store_of_other_vectors_is_not_served(pair: Pair, tmp_path):
     with serve(pair.target, tmp_path, pool_timeout_seconds=0.3, dimension=4) as api:
         answer = wait_for(api, "/readyz", 503)
     assert "the vectors of memories have 3 dimensions, the service is set to 4" in answer.text
+
+
+def test_a_store_that_is_not_there_is_not_served(pair: Pair, tmp_path):
+    prepared(pair.target, DIMENSION)
+    with serve(pair.target, tmp_path, pool_timeout_seconds=0.3, table="memoirs") as api:
+        answer = wait_for(api, "/readyz", 503)
+    assert 'relation "memoirs" does not exist' in answer.json()["detail"]
