@@ -41,9 +41,9 @@ def test_noise_and_spikes_move_the_coefficients_little_and_show_in_the_scatter()
     assert list(model.ratios) == sorted(model.ratios)
 
 
-def test_with_one_index_a_centroid_costs_what_a_row_does():
-    model = fit(observations(0.3, 2e-3, 1e-3, [500], count=60), centroids_per_page=2)
-    assert model.b_ms_per_centroid_page == pytest.approx(2 * model.c_ms_per_row)
+def test_with_one_index_a_centroid_costs_a_known_part_of_a_row():
+    model = fit(observations(0.3, 0.8e-3, 1e-3, [500], count=60), centroids_per_page=2)
+    assert model.b_ms_per_centroid_page == pytest.approx(2 * 0.4 * model.c_ms_per_row)
     assert model.a_ms == pytest.approx(0.3, abs=1e-6)
 
 
