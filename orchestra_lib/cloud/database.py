@@ -11,6 +11,7 @@ import os
 import socket
 import urllib.request
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,26 @@ def connector(credentials: Any, *, endpoint: str | None = None, ca_file: Path | 
     if credentials.expiry is None:
         # The connector reads when the token expires, and a token of the local target does not.
         credentials.expiry = _NEVER
-    return _Connector(
+    made = _Connector(
         credentials=credentials,
         alloydb_api_endpoint=endpoint or _GOOGLES_ENDPOINT,
         # A kernel that slept through a background refresh would come back with an expired certificate.
         refresh_strategy=RefreshStrategy.LAZY,
     )
+    made.made_again = partial(connector, credentials, endpoint=endpoint, ca_file=ca_file)
+    return made
 
 
 class _Connector(Connector):
-    """The official connector, whose TLS connections are touched by one thread each (see ``tls_pump``)."""
+    """The official connector, whose TLS connections are touched by one thread each (see ``tls_pump``).
+
+    Handed to another process, as to one that makes a load, it becomes a connector of that process.
+    """
+
+    made_again: partial[Connector]
+
+    def __reduce__(self) -> tuple[partial[Connector], tuple[()]]:
+        return self.made_again, ()
 
     def metadata_exchange(self, *asked: Any) -> socket.socket:  # type: ignore[override]
         return plain_end(super().metadata_exchange(*asked))

@@ -13,7 +13,10 @@ import pytest
 from alloydb_planes import OPERATOR_PASSWORD, SERVICE_ACCOUNT, soon
 from google.cloud.alloydbconnector import Connector
 from google.oauth2.credentials import Credentials
+from psycopg.sql import SQL
 
+from orchestra_lib.bench.load import Load, run_load
+from orchestra_lib.bench.sql_load import SqlRequests
 from orchestra_lib.cloud import database
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import postgres
@@ -198,6 +201,17 @@ def test_an_iam_user_logs_in_automatically(connect, planes, primary, iam_users):
 def test_an_iam_user_logs_in_with_its_token_as_the_password(connect, planes, primary, iam_users):
     with connect(primary, planes.operator, planes.token) as connection:
         assert one(connection, "SELECT current_user") == planes.operator
+
+
+def test_a_load_reaches_the_instance_from_its_own_processes(planes, primary, iam_users):
+    plane = planes.start()
+    credentials = Credentials(planes.token)
+    with database.connector(credentials, endpoint=plane.endpoint, ca_file=Path(plane.ca_file)) as connector:
+        address = database.InstanceDial(primary, planes.operator, "postgres", connector)
+        requests = SqlRequests(address, SQL("SELECT %s::int"), [[1]], wanted_rows=1)
+        run = run_load(Load(50, 0.2, seed=0, workers=2), requests)
+    assert run.failures == {}
+    assert run.short_answers == 0
 
 
 def test_a_service_account_logs_in_under_its_short_name_and_no_other(planes, connect, primary, iam_users):
