@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
+from scipy import stats
 
 from orchestra_lib.bench import states
 from orchestra_lib.bench.load import Load, run_load
@@ -20,10 +21,11 @@ from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.filtered import filtered_queries, measure_filtered, usual_effort
 from orchestra_lib.vectors.forms import Effort, Form
 from orchestra_lib.vectors.goals import Goals
-from orchestra_lib.vectors.measured import Measured, clears, measure
+from orchestra_lib.vectors.measured import Measured, measure
 from orchestra_lib.vectors.search import Searchable, search
 from orchestra_lib.vectors.search_load import Searches
 
+_CONFIDENCE, _RESAMPLES = 0.98, 2_000
 _FEWEST_TIMES = 200  # that say something about a p95 and its interval
 _KEPT_UP = 0.95  # of the offered rate; a Poisson process itself varies by so much in a few hundred requests
 
@@ -130,9 +132,9 @@ class Conditions:
 def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Conditions) -> Certificate:
     """Put an index to queries that had no part in choosing it, once, and say what holds.
 
-    When the interval of the recall straddles the target, the notch above is tried on the same queries: each attempt
-    errs in 2.5 of 100 cases at most, both together in 5. ``goals.filters`` need columns of the table. Raises DataError
-    when the plan does not read the index that is to be certified.
+    When the interval of the recall straddles the target, the notch above is tried on the same queries: a bound fails in
+    1 of 100 cases, or 2 where queries are few, so both attempts together err in fewer than 5. ``goals.filters`` need
+    columns of the table. Raises DataError when the plan does not read the index that is to be certified.
     """
     with connect(subject.address, role="target") as connection:
         tried = attempts(
@@ -147,7 +149,8 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
         mixes = tuple(_mix(connection, subject, queries, goals, column) for column in goals.filters)
     others, missing = _other_states(subject, queries, goals, conditions, found.effort)
     strict = _strict(found, queries)
-    whole = Mix("all rows", found.recall, warm.p95_ms, found.short, found.effort)
+    recall = bounded_recall(found.recalls)
+    whole = Mix("all rows", recall, warm.p95_ms, found.short, found.effort)
     conditions_met = _judged((whole, *mixes), warm, goals)
     return Certificate(
         form=subject.target.form,
@@ -157,8 +160,8 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
         k=goals.k,
         recall_target=goals.recall_target,
         p95_budget_ms=goals.p95_ms,
-        recall=found.recall,
-        strict_recall=mean(strict),
+        recall=recall,
+        strict_recall=bounded_recall(strict),
         recall_p5=float(np.quantile(found.recalls, 0.05)),
         recall_p10=float(np.quantile(found.recalls, 0.10)),
         poor_share=float((found.recalls < 0.5).mean()),
@@ -166,10 +169,27 @@ def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Condi
         others=others,
         missing=missing,
         mixes=(whole, *mixes),
-        attempts=tuple(Attempt(attempt.effort, attempt.recall) for attempt in tried),
+        attempts=tuple(Attempt(attempt.effort, bounded_recall(attempt.recalls)) for attempt in tried),
         holds=all(met for met, _ in conditions_met),
         reasons=tuple(sentence for _, sentence in conditions_met),
     )
+
+
+def bounded_recall(recalls: NDArray[np.float64]) -> Estimate:
+    """The mean recall with the interval that a certificate stands by.
+
+    Most queries find everything and a few find little, and a plain bootstrap of so skewed a sample promises too much:
+    with 400 queries its lower bound failed in 4 to 5 of 100 simulations where it should in 2.5, with 150 in 7. So it is
+    corrected for bias and skewness (BCa, Efron 1987, https://doi.org/10.1080/01621459.1987.10478410) and taken at
+    98 %.
+    """
+    if len(recalls) < 2 or np.ptp(recalls) == 0.0:
+        return mean(recalls, _CONFIDENCE)
+    interval = stats.bootstrap(
+        (recalls,), np.mean, n_resamples=_RESAMPLES, confidence_level=_CONFIDENCE, method="BCa", rng=0
+    ).confidence_interval
+    value = float(recalls.mean())
+    return Estimate(value, float(interval.low), float(interval.high), len(recalls), _CONFIDENCE)
 
 
 def attempts(
@@ -177,8 +197,9 @@ def attempts(
 ) -> tuple[Measured, ...]:
     """The first attempt, and the notch above it when the interval of the first one's recall straddles the target."""
     first = measure_at(effort)
-    straddles = first.recall.low < recall_target <= first.recall.high
-    if not straddles or clears(first.recalls, recall_target) or notch == effort:
+    recall = bounded_recall(first.recalls)
+    straddles = recall.low < recall_target <= recall.high
+    if not straddles or recall.value == 1 or notch == effort:
         return (first,)
     return (first, measure_at(notch))
 
@@ -259,7 +280,7 @@ def _mix(connection: psycopg.Connection, subject: Subject, queries: QuerySet, go
     filtered = filtered_queries(connection, subject.target, queries, goals.k, column)
     effort = subject.filtered.get(column, usual_effort(subject.target, subject.effort))
     found = measure_filtered(connection, subject.target, filtered, effort)
-    return Mix(column, found.recall, found.p95_ms, found.short, effort)
+    return Mix(column, bounded_recall(found.recalls), found.p95_ms, found.short, effort)
 
 
 def _strict(found: Measured, queries: QuerySet) -> NDArray[np.float64]:

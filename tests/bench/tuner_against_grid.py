@@ -186,7 +186,7 @@ def _tpe(setting: Setting, connection: psycopg.Connection, rows: int, seconds: f
         import optuna
     except ImportError:
         sys.exit("--optuna needs the package: .venv/bin/pip install optuna")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     deadline, points, present = time.monotonic() + seconds, [], [0]
 
     def in_time(_: str) -> None:

@@ -11,7 +11,7 @@ from vectors.small_tables import DIMENSION, table_with_vectors
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.certificate import Conditions, Subject, attempts, certify
+from orchestra_lib.vectors.certificate import Conditions, Subject, attempts, bounded_recall, certify
 from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.forms import EXACT, Effort, ivfflat
 from orchestra_lib.vectors.goals import Goals
@@ -42,6 +42,21 @@ def test_a_second_attempt_is_made_only_when_the_first_straddles_the_target():
     assert tried({8: 0.99, 10: 0.999}) == [8]
     assert tried({8: 0.95, 10: 0.999}) == [8, 10]
     assert tried({8: 0.5, 10: 0.999}) == [8], "so far below a notch is no remedy: the choice was wrong"
+
+
+def test_the_bound_of_a_skewed_recall_holds_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    shares = np.array([0.93, 0.02, 0.02, 0.015, 0.015])
+    values = np.array([1.0, 0.9, 0.6, 0.3, 0.0])
+    true = float(values @ shares)
+    fails = sum(bounded_recall(rng.choice(values, size=400, p=shares)).low > true for _ in range(150))
+    assert fails <= 6, "1 of 100 is promised, and 7 or more of 150 would come by chance in 1 of 1,000 such tests"
+
+
+def test_where_everything_is_found_the_bound_is_that_of_so_many_queries():
+    found = bounded_recall(np.ones(200))
+    assert found.value == found.high == 1.0
+    assert 0.97 < found.low < 1.0
 
 
 @pytest.fixture
