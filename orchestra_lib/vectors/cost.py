@@ -28,7 +28,8 @@ _FOLDS = 5
 _REWEIGHTED = 10  # times; the weights settle in fewer
 _OUTLIER = 0.1  # relative deviation from which on an observation counts less the further it is off
 _METAPAGE_READS = 2  # by the planner and by the scan
-_CENTROID_OVER_ROW = 0.4  # 0.26 us against 0.7, 1,536 dimensions: centroids lie one after another and are not sorted
+CENTROID_OVER_ROW = 0.4
+"""What a centroid costs, in rows: 0.26 us against 0.7 at 1,536 dimensions. They lie in a row and are not sorted."""
 _MEASURED_PASSES = 2  # the quicker one counts: the other one met something else on the machine
 
 
@@ -71,9 +72,9 @@ class CostModel:
 def fit(observations: Sequence[Observation], centroids_per_page: int) -> CostModel:
     """Coefficients by non-negative least squares of the relative deviations, outliers weighed down (Huber).
 
-    With one number of centroid pages a cannot be told from b. A centroid then costs 0.4 of a row, as it did where it was
-    measured: observe a second index with other lists to know better. Raises DataError for fewer than 20 observations,
-    or if all visited the same number of rows.
+    With one number of centroid pages a cannot be told from b. A centroid then costs 0.4 of a row, as it did where it
+    was measured: observe a second index with other lists to know better. Raises DataError for fewer than 20
+    observations, or if all visited the same number of rows.
     """
     if len(observations) < _FEWEST_OBSERVATIONS:
         raise DataError(
@@ -86,7 +87,7 @@ def fit(observations: Sequence[Observation], centroids_per_page: int) -> CostMod
     measured = np.array([seen.server_ms for seen in observations], dtype=np.float64)
     tied = len(set(pages.tolist())) < 2
     ones = np.ones(len(rows))
-    rows_per_centroid_page = _CENTROID_OVER_ROW * centroids_per_page
+    rows_per_centroid_page = CENTROID_OVER_ROW * centroids_per_page
     terms = np.column_stack([ones, rows + rows_per_centroid_page * pages] if tied else [ones, rows, pages])
     ratios = np.sort(np.concatenate([_held_out(terms, measured, fold) for fold in range(_FOLDS)]))
     a, c, *b = _coefficients(terms, measured).tolist()

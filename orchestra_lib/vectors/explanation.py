@@ -98,10 +98,10 @@ def _lists(point: PagePoint, best: PagePoint) -> str:
             f"With {point.lists:,} lists even {point.probes:,} probes do not reach the recall on these queries "
             f"(lower bound {point.recall_low:.3f})."
         )
-    more = "pages of centroids" if point.centroid_pages > point.list_pages else "pages of lists"
+    more = "centroids" if point.centroid_pages > point.list_pages else "lists"
     return (
         f"With {point.lists:,} lists {point.probes:,} probes are needed; a search reads {point.centroid_pages:,.0f} "
-        f"pages of centroids and {point.list_pages:,.0f} of lists, most of its time goes to {more}, and p95 would be "
+        f"pages of centroids and {point.list_pages:,.0f} of lists, most of them for {more}, and p95 would be "
         f"{point.p95_ms:.2f} ms, {_against(point, best)}."
     )
 

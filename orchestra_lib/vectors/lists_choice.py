@@ -20,11 +20,11 @@ from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, centroids_per_page, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
-from orchestra_lib.vectors.selection import BY_PAGES, Forecast, best, forecast, rivals
+from orchestra_lib.vectors.selection import Forecast, best, forecast, rivals, unmeasured
 
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
-_HOPELESS = 1.15  # centroid pages alone cost so many times what the best costs in all
+_HOPELESS = 1.15  # the centroids alone cost so many times what the best costs in all
 _REFINEMENTS = 2
 _PAIRS_PER_PAGE = 183
 _WORTH_A_BUILD = 0.025
@@ -43,9 +43,17 @@ class ListsChoice:
     rows: int
     most_mib: int | None
     indexes: dict[int, list[VirtualIndex]] = field(default_factory=dict)
-    model: CostModel = BY_PAGES
+    model: CostModel = field(init=False)
     observations: list[Observation] = field(default_factory=list)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = unmeasured(self.learning.queries.vectors.shape[1])
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the model speaks of milliseconds: something was measured."""
+        return bool(self.observations)
 
     def survey(self) -> None:
         """Compute a virtual index for each number of lists that could win, and for those that were asked for."""
@@ -55,7 +63,8 @@ class ListsChoice:
         )
         least = np.inf
         for lists in options:
-            if centroid_pages(lists, dimension, Storage.VECTOR) > _HOPELESS * least and lists not in goals.lists:
+            centroids = self.model.b_ms_per_centroid_page * centroid_pages(lists, dimension, Storage.VECTOR)
+            if centroids > _HOPELESS * least and lists not in goals.lists:
                 continue  # nothing that it reads after the centroids could make up for them
             if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
                 break
@@ -130,7 +139,7 @@ class ListsChoice:
             effort=Effort(found.probes),
             source="predicted",
             recall=found.recall,
-            predicted_p95_ms=found.p95 if self.model is not BY_PAGES else None,
+            predicted_p95_ms=found.p95 if self.is_fitted else None,
             p95_ms=None,
             reaches=found.reaches,
             index_bytes=index_pages(self.indexes[lists][0].list_rows, dimension, Storage.VECTOR) * PAGE_BYTES,
@@ -140,7 +149,7 @@ class ListsChoice:
     def build(self, chosen: Forecast) -> Candidate:
         """Build an index of the chosen lists, find its probes and let it contest."""
         learning = self.learning
-        predicted = None if self.model is BY_PAGES else chosen.p95
+        predicted = chosen.p95 if self.is_fitted else None
         found = learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted)
         learning.contest(found)
         return found
@@ -174,7 +183,7 @@ class ListsChoice:
 
     def error_of_p95(self) -> float | None:
         """How far the measured server times of the indexes that were built lie from the model, at their p95."""
-        if self.model is BY_PAGES or not self.observations:
+        if not self.is_fitted:
             return None
         ratios = [
             seen.server_ms / float(self.model.milliseconds(seen.centroid_pages, np.array([seen.rows]))[0])

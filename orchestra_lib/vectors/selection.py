@@ -9,14 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_lib.bench.statistics import Estimate, mean
-from orchestra_lib.vectors.cost import CostModel
+from orchestra_lib.vectors.cost import CENTROID_OVER_ROW, CostModel
+from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex, sufficient_probes
+from orchestra_lib.vectors.pages import centroids_per_page
 from orchestra_lib.vectors.tuning import PagePoint
 
-BY_PAGES = CostModel(0.0, 1.0, 1.0, 0.0, (1.0,))
-"""Before anything was measured: a centroid costs what a row costs, since both are one distance."""
 _RESAMPLES = 200
 TEN_TIMES = 10
+
+
+def unmeasured(dimension: int) -> CostModel:
+    """The model before anything was measured, in units of a row that is visited."""
+    return CostModel(0.0, CENTROID_OVER_ROW * centroids_per_page(dimension, Storage.VECTOR), 1.0, 0.0, (1.0,))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from orchestra_lib.vectors.learning import Learning, OutOfTime, candidate
 from orchestra_lib.vectors.lists_choice import ListsChoice
 from orchestra_lib.vectors.measured import measure, one_notch_up
 from orchestra_lib.vectors.search import Searchable
-from orchestra_lib.vectors.selection import BY_PAGES, page_points
+from orchestra_lib.vectors.selection import page_points
 from orchestra_lib.vectors.table_profile import profile
 from orchestra_lib.vectors.truth_cache import cached_neighbours
 from orchestra_lib.vectors.tuning import PagePoint, Profile, Tuning
@@ -316,7 +316,7 @@ class _Run:
 
     def _tuning(self, profile_: Profile, interrupted: bool) -> Tuning:
         learning, lists = self.learning, self._lists
-        has_model = lists is not None and lists.model is not BY_PAGES
+        has_model = lists is not None and lists.is_fitted
         growth: tuple[PagePoint, ...] = ()
         if lists is not None and lists.indexes and has_model:
             growth = page_points(lists.indexes, lists.model, learning.goals.recall_target, self.fingerprint.rows)
@@ -348,7 +348,7 @@ class _Run:
         lists, found = self._lists, []
         for one in self.learning.candidates.values():
             known = one.form.lists if one.form.storage is Storage.VECTOR and one.form.method is Method.IVFFLAT else None
-            if lists is not None and known in lists.indexes and lists.model is not BY_PAGES:
+            if lists is not None and known in lists.indexes and lists.is_fitted:
                 value = lists.model.quantile_ms(lists.indexes[known][0], one.effort.value, 0.95)
                 found.append(replace(one, predicted_p95_ms=value))
             else:

@@ -9,8 +9,9 @@ import numpy as np
 from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
-from orchestra_lib.vectors.selection import BY_PAGES, Forecast, best, forecast, page_points, rivals
+from orchestra_lib.vectors.selection import Forecast, best, forecast, page_points, rivals, unmeasured
 
+BY_ROWS = unmeasured(1_536)
 SURE = Estimate(0.97, 0.96, 0.98, 100)
 
 
@@ -43,17 +44,18 @@ def test_rivals_are_those_that_the_model_cannot_tell_from_the_chosen():
 
 def test_probes_have_to_suffice_for_every_seed():
     both = [index_of(100, needs=3), index_of(100, seed=1, needs=7)]
-    assert forecast(both, BY_PAGES, 0.9).probes == 7
-    assert forecast(both[:1], BY_PAGES, 0.9).probes == 3
+    assert forecast(both, BY_ROWS, 0.9).probes == 7
+    assert forecast(both[:1], BY_ROWS, 0.9).probes == 3
 
 
 def test_pages_are_of_centroids_and_of_lists_and_only_these_grow_with_the_table():
-    points = page_points({100: [index_of(100)], 400: [index_of(400)]}, BY_PAGES, 0.9, 10_000)
-    now, later = points[:2], points[2:]
-    assert [(point.lists, point.centroid_pages, point.list_pages) for point in now] == [(100, 100, 300), (400, 400, 75)]
-    assert [(point.rows, point.centroid_pages, point.list_pages) for point in later] == [
-        (100_000, 100, 3_000),
-        (100_000, 400, 750),
+    points = page_points({100: [index_of(100)], 2_000: [index_of(2_000)]}, BY_ROWS, 0.9, 10_000)
+    read = [(point.rows, point.lists, point.centroid_pages, point.list_pages) for point in points]
+    assert read == [
+        (10_000, 100, 100, 300),
+        (10_000, 2_000, 2_000, 15),
+        (100_000, 100, 100, 3_000),
+        (100_000, 2_000, 2_000, 150),
     ]
-    assert min(now, key=lambda point: point.p95_ms).lists == 100
-    assert min(later, key=lambda point: point.p95_ms).lists == 400, "a larger table wants more lists"
+    assert points[0].p95_ms < points[1].p95_ms
+    assert points[2].p95_ms > points[3].p95_ms, "a larger table wants more lists"
