@@ -51,9 +51,10 @@ class Misbehaving:
 
 
 if __name__ == "__main__":
-    # A run that lasts until somebody ends it.
-    print("started", flush=True)
-    try:
-        run_load(Load(20, 600, 1, 2), Sleeping(float(sys.argv[1])))
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
+    # Runs that last until somebody ends them, one after the other; the arguments are the seconds that requests take.
+    for seconds in sys.argv[1:]:
+        print("started", flush=True)
+        try:
+            run_load(Load(20, 600, 1, 2), Sleeping(float(seconds)))
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)

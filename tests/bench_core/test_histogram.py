@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra_lib.bench.histogram import histogram, merged
@@ -23,6 +23,7 @@ def test_a_quantile_is_within_a_tenth_of_a_per_cent_of_numpys(values, share):
     assert any(abs(found - value) <= value * 1e-3 + 1.001e-3 for value in {exact, *neighbours})
 
 
+@settings(max_examples=50)
 @given(latencies, latencies, shares)
 def test_merging_loses_nothing(some, others, share):
     together = merged([histogram(some), histogram([*others, np.inf])])

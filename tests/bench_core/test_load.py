@@ -24,15 +24,15 @@ LOADERS = Path(__file__).parent / "loaders.py"
 
 
 def test_every_request_is_sent_when_it_is_due_and_counted_once():
-    load = Load(300, 1.0, seed=4, workers=2)
+    load = Load(300, 0.5, seed=4, workers=2)
     run = run_load(load, Sleeping(failing=frozenset({5, 17})))
     assert np.array_equal(run.intended, load.arrivals())
     assert run.failures == {"Refused": 2}
     assert run.short_answers == sum(number % 10 == 1 for number in range(run.requests))
     assert (run.sent >= run.intended).all()
     assert np.isinf(run.latency_ms).nonzero()[0].tolist() == [5, 17]
-    assert run.offered_per_second == pytest.approx(run.requests / 1.0)
-    assert run.achieved_per_second == pytest.approx((run.requests - 2) / max(1.0, run.done.max()))
+    assert run.offered_per_second == pytest.approx(run.requests / 0.5)
+    assert run.achieved_per_second == pytest.approx((run.requests - 2) / max(0.5, run.done.max()))
     assert np.median(run.generator_lag_ms) < 20, "a free worker sends on time"
 
 
@@ -83,42 +83,31 @@ def test_a_worker_that_cannot_be_handed_over_is_refused():
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_the_processes_even_in_the_middle_of_a_request():
-    with _running(seconds_a_request=60) as (process, workers):
+def test_processes_end_with_their_run_whether_it_is_interrupted_or_killed():
+    # The first run is interrupted in the middle of requests that take a minute, the second one killed.
+    process = subprocess.Popen([sys.executable, LOADERS, "60", "0.01"], stdout=subprocess.PIPE, text=True)
+    try:
+        interrupted = _started(process)
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
-        assert process.wait(10) == 0
-        assert not [worker for worker in workers if worker.is_running()]
-
-
-@pytest.mark.slow
-def test_processes_do_not_outlive_a_run_that_was_killed():
-    with _running(seconds_a_request=0.01) as (process, workers):
+        assert not [worker for worker in interrupted if worker.is_running()]
+        killed = _started(process)
+    finally:
         process.kill()
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        assert not alive
+        process.wait()
+        process.stdout.close()
+    _, alive = psutil.wait_procs(killed, timeout=10)
+    assert not alive
 
 
-class _running:  # noqa: N801 - read as a verb: with _running(...)
-    """A run in a process of its own, once its workers are at work."""
-
-    def __init__(self, seconds_a_request: float) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, LOADERS, str(seconds_a_request)], stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self):
-        assert self.process.stdout.readline() == "started\n"
-        deadline = time.monotonic() + 30
-        while len(workers := _load_workers(psutil.Process(self.process.pid))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)  # both are in the middle of a request, or waiting for one
-        return self.process, workers
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+def _started(process: subprocess.Popen) -> list[psutil.Process]:
+    """The workers of a run in a process of its own, once they are at work."""
+    assert process.stdout.readline() == "started\n"
+    deadline = time.monotonic() + 30
+    while len(workers := _load_workers(psutil.Process(process.pid))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)  # both are in the middle of a request, or waiting for one
+    return workers
 
 
 def _load_workers(process: psutil.Process) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgvector import Vector
 from pgvector.psycopg import register_vector
@@ -89,6 +89,7 @@ def test_what_was_replayed_comes_at_the_pace_at_which_it_came(tmp_path, pair):
     assert run.failures == {}
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False),
                                                        min_size=3, max_size=3)), min_size=1, max_size=20))  # fmt: skip
 def test_queries_in_a_file_are_read_in_the_order_of_their_times(tmp_path_factory, queries):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from stores import fill
@@ -38,6 +38,7 @@ def run_of(outcomes):
     return load_run(np.arange(len(outcomes), dtype=np.float64), float(len(outcomes)), 50.0, samples)
 
 
+@settings(max_examples=25)
 @given(st.lists(outcomes, min_size=1, max_size=30))
 def test_a_result_and_its_samples_are_read_back_as_they_were_written(tmp_path_factory, outcomes):
     path = tmp_path_factory.mktemp("results") / "search.json"
