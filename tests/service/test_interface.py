@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.serving import Api, token_of
 
-_SECONDS = 8
+_SECONDS = 7
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
     "response_schema_conformance", "negative_data_rejection", "ignored_auth",

@@ -15,11 +15,13 @@ from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from service.serving import DIMENSION, Api, token_of
+from service.serving import DIMENSION, Api, settings, token_of
 
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.service.embedding import embedder
 from orchestra_lib.service.mcp_server import Embedder, memory_server
+from orchestra_lib.service.sessions import Sessions
+from orchestra_lib.service.store import MemoryStore
 from orchestra_lib.settings import load
 
 
@@ -96,12 +98,15 @@ def test_with_a_model_that_embeds_an_assistant_also_stores(api: Api, letters: Em
     assert (got["content"], got["embedding_model"], got["item_type"]) == ("we chose RLS", "letters/1", "note")
 
 
-def test_a_store_that_is_away_is_told_and_not_taken_for_no_memory(api: Api):
-    gone = Api(api.url, "host=/nowhere dbname=none")
-
+def test_a_store_that_is_away_is_told_and_not_taken_for_no_memory(tmp_path):
     async def use():
-        async with over_stdio(gone, "ada") as client:
-            return await client.call_tool("search", {"query": "anything"})
+        sessions = Sessions(settings("host=/nowhere dbname=none", tmp_path, pool_timeout_seconds=0.2))
+        await sessions.open()
+        server = memory_server(MemoryStore(sessions, "memories", DIMENSION), DIMENSION, lambda _: "ada")
+        async with Client(server) as client:
+            result = await client.call_tool("search", {"query": "anything"})
+        await sessions.close()
+        return result
 
     result = asyncio.run(use())
     assert result.is_error
@@ -110,9 +115,9 @@ def test_a_store_that_is_away_is_told_and_not_taken_for_no_memory(api: Api):
 
 def test_an_environments_own_model_embeds_what_assistants_say(tmp_path, monkeypatch):
     monkeypatch.setenv("ORCHESTRA_STATE_DIR", str(tmp_path / "state"))
-    settings = load("local")
+    wanted = load("local")
     with serving(tmp_path) as plane:
-        plane.new_project(settings.project.id, "aiplatform")
+        plane.new_project(wanted.project.id, "aiplatform")
         target = Target("local", plane.url, google.oauth2.credentials.Credentials(TOKEN))
         monkeypatch.setattr("orchestra_lib.cloud.target.connect", lambda _: target)
         model = embedder("local")
@@ -121,7 +126,7 @@ def test_an_environments_own_model_embeds_what_assistants_say(tmp_path, monkeypa
             return await model.embed("the breaker opens", "document"), await model.embed("the breaker opens", "query")
 
         document, query = asyncio.run(embedded())
-    assert model.model == settings.assistant.embedding_model
+    assert model.model == wanted.assistant.embedding_model
     for vector in (document, query):
-        assert len(vector) == settings.memory.dimension
+        assert len(vector) == wanted.memory.dimension
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
