@@ -1,6 +1,6 @@
 """Our client against pgbench: the same prepared query over an IVFFlat index, two processes each, as fast as it goes.
 
-.venv/bin/python tests/bench/client_throughput.py [--rows 20000] [--seconds 2] [--repetitions 9]
+.venv/bin/python tests/bench/client_throughput.py [--rows 20000] [--seconds 2] [--repetitions 9] [--result FILE]
 
 pgbench sends parameters as text only, so both ask for the vector of a numbered query in a table. What our client does
 when it sends the vector itself, in binary, stands below, and so does what it adds to the server's own time.
@@ -25,9 +25,12 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from stores import fill, unit_vectors
 
+from orchestra_lib.bench.environment import environment
 from orchestra_lib.bench.load import Load, run_load
+from orchestra_lib.bench.results import result, write_result
 from orchestra_lib.bench.samples import NOT_SENT, LoadRun
 from orchestra_lib.bench.sql_load import SqlRequests
+from orchestra_lib.database import connect
 from orchestra_lib.local import postgres
 
 LISTS, PROBES, QUERIES, CLIENTS = 200, 5, 500, 2
@@ -35,6 +38,7 @@ SETTINGS = {"ivfflat.probes": str(PROBES), "enable_seqscan": "off"}
 GOAL_RATIO, GOAL_ADDED_MS = 0.9, 0.3
 _NUMBERED = "SELECT id FROM memories ORDER BY embedding <=> (SELECT vector FROM queries WHERE number = {}) LIMIT 10"
 _OWN_VECTOR = "SELECT id FROM memories ORDER BY embedding <=> %b LIMIT 10"
+_DUE_PER_SECOND = 20_000  # more than can be answered
 _PGBENCH_RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 
 
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--result", type=Path, help="where the one client's run is kept, with all its samples")
     options = parser.parse_args()
     with servers() as (_, conninfo, folder):
         vectors = furnish(conninfo, options.rows)
@@ -56,6 +61,12 @@ def main() -> None:
         }
         found = alternated(sides, options.repetitions)
         alone = back_to_back(dataclasses.replace(own, server_time=True), 1, options.seconds)
+        if options.result:
+            with connect(conninfo) as connection:
+                where = environment(connection, sql.Identifier("memories"))
+            write_result(
+                result("one client, back to back", load(1, options.seconds), alone, where), options.result, alone
+            )
     print(hardware())
     print(f"{options.rows:,} rows, {LISTS} lists, {PROBES} probes, {CLIENTS} clients, {options.seconds:g} s a run")
     for name, rates in found.items():
@@ -93,10 +104,15 @@ def throughput(asked: SqlRequests, seconds: float) -> float:
     return back_to_back(asked, CLIENTS, seconds).achieved_per_second
 
 
+def load(clients: int, seconds: float) -> Load:
+    """As many clients, for as long."""
+    return Load(_DUE_PER_SECOND, seconds, seed=0, workers=clients, drain_seconds=0.0)
+
+
 def back_to_back(asked: SqlRequests, clients: int, seconds: float) -> LoadRun:
     """Everything is due at once, and what does not fit into the time is given up: each client asks without a pause."""
-    everything = np.zeros(int(20_000 * seconds))
-    run = run_load(Load(1, seconds, seed=0, workers=clients, drain_seconds=0.0), asked, intended=everything)
+    everything = np.zeros(int(_DUE_PER_SECOND * seconds))
+    run = run_load(load(clients, seconds), asked, intended=everything)
     if set(run.failures) - {NOT_SENT} or run.short_answers:
         raise SystemExit(f"the load did not go well: {run.failures}, {run.short_answers} short answers")
     return run.part(run.answered)
