@@ -21,7 +21,7 @@ from google.oauth2.credentials import Credentials
 
 from orchestra_lib.local.control.control import ControlPlane
 from orchestra_lib.local.control.operations import Latency
-from orchestra_lib.local.run import door, presence, program
+from orchestra_lib.local.run import asking, presence, program
 
 PROJECT, REGION = "run-tests", "us-central1"
 LOCATION = f"projects/{PROJECT}/locations/{REGION}"
@@ -171,7 +171,7 @@ class RunPlanes:
     def told(self) -> dict[str, Any]:
         plane = program.status(self.directory)
         assert plane is not None
-        return door.ask(plane, self.token_file)
+        return asking.ask(plane, self.token_file)
 
     def kill(self) -> None:
         """End the data plane without a chance to finish anything."""

@@ -24,8 +24,7 @@ from orchestra_lib.local.control import process
 from orchestra_lib.local.control.operations import latency_of
 from orchestra_lib.local.control.process import ControlProcess
 from orchestra_lib.local.databases import LocalState
-from orchestra_lib.local.run import door as cloud_run_door
-from orchestra_lib.local.run import places
+from orchestra_lib.local.run import asking, places
 from orchestra_lib.local.run import presence as cloud_run_presence
 from orchestra_lib.local.run import program as cloud_run
 from orchestra_lib.paths import state_directory
@@ -175,7 +174,7 @@ def _served(directory: Path) -> dict[str, Any]:
     control, plane = process.status(directory), cloud_run.status(process.directory(directory))
     if control is None or plane is None:
         return {"services": [], "gateways": []}
-    return cloud_run_door.ask(plane, Path(control.token_file))
+    return asking.ask(plane, Path(control.token_file))
 
 
 def _told_services(served: Mapping[str, Any]) -> str:

@@ -8,5 +8,6 @@ the instances of a revision and those who wait for one; ``router`` sends the req
 containers their tokens. ``gateway`` is API Gateway's front, with the paths of an ``openapi`` document.
 
 ``plane`` holds them together in one process, ``program`` starts and stops it, ``presence`` says whether one is wanted
-and runs, ``door`` tells what it does. What exists is asked of the control plane each time (``control_client``).
+and runs, ``door`` tells what it does and ``asking`` asks it. What exists is asked of the control plane each time
+(``control_client``).
 """

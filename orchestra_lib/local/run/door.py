@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local.run.control_client import ControlClient
 from orchestra_lib.local.run.plane import Plane
-from orchestra_lib.local.run.presence import DataPlane
 from orchestra_lib.local.run.probes import HOST
-
-_TIMEOUT_SECONDS = 10
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Door:
@@ -70,16 +61,3 @@ class Door:
         if ended is None:
             return web.json_response({"error": f"there is no service {service}"}, status=404)
         return web.json_response({"ended": ended})
-
-
-def ask(plane: DataPlane, token_file: Path) -> dict[str, Any]:
-    """What a running data plane serves. Raises TargetUnreachable."""
-    request = urllib.request.Request(  # noqa: S310 - the URL is the data plane's own, http on loopback
-        f"{plane.endpoint}/services", headers={"Authorization": f"Bearer {token_file.read_text().strip()}"}
-    )
-    try:
-        with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
-    except (OSError, ValueError) as error:
-        raise TargetUnreachable(f"the local Cloud Run does not answer at {plane.endpoint}: {error}") from error

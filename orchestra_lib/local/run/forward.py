@@ -31,11 +31,15 @@ LARGEST_BODY_BYTES = 32 << 20
 
 
 class UpstreamLost(Exception):
-    """The other side was not reached, or hung up; ``answered`` says whether the client has got a part already."""
+    """The other side was not reached, or hung up.
 
-    def __init__(self, message: str, *, answered: bool) -> None:
+    ``reached`` says whether a part of the request may have arrived, ``answered`` whether the client has got a part of
+    the answer already.
+    """
+
+    def __init__(self, message: str, *, reached: bool = True, answered: bool = False) -> None:
         super().__init__(message)
-        self.answered = answered
+        self.reached, self.answered = reached, answered
 
 
 def session() -> aiohttp.ClientSession:
@@ -87,6 +91,8 @@ async def hand_on(
     except ConnectionResetError as error:
         if answer is not None and answer.prepared:  # our own client has gone
             return answer
-        raise UpstreamLost(str(error), answered=False) from error
+        raise UpstreamLost(str(error)) from error
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamLost(str(error), reached=False) from error
     except (aiohttp.ClientError, OSError) as error:
         raise UpstreamLost(f"{type(error).__name__}: {error}", answered=bool(answer and answer.prepared)) from error

@@ -19,6 +19,7 @@ from orchestra_lib.local.run.probes import HOST, Probe, ProbeFailed, passed
 
 _GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL. https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
 
 
 class StartFailed(Exception):
@@ -74,6 +75,14 @@ class Instance:
         """Of the command's own process."""
         return self._process.pid
 
+    def look(self) -> None:
+        """See at once whether the process has ended: who lost its connection cannot wait until that is told."""
+        try:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            ended = True
+        self.ready = self.ready and not ended
+
     @property
     def memory_bytes(self) -> int:
         """The resident memory of the process and its children; 0 when it is gone."""
@@ -82,6 +91,18 @@ class Instance:
             return sum(one.memory_info().rss for one in (leader, *leader.children(recursive=True)))
         except psutil.Error:
             return 0
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether the process, or a child, listens on every address of this machine: past the check of invokers."""
+        try:
+            leader = psutil.Process(self.pid)
+            sockets = [
+                one for process in (leader, *leader.children(recursive=True)) for one in process.net_connections()
+            ]
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.ip in _EVERYWHERE for one in sockets)
 
     async def become_ready(self, probe: Probe) -> None:
         """Return when the startup probe has passed. Raises StartFailed, with the process gone, when it does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from orchestra_lib.local.run.metadata import MetadataServer
 from orchestra_lib.local.run.pool import Launch
 from orchestra_lib.local.run.probes import ProbeFailed, probe_of
 
+_log = logging.getLogger(__name__)
+
 
 class Launcher:
     """Starts instances for every pool of a data plane."""
@@ -20,6 +23,7 @@ class Launcher:
     def __init__(self, directory: Path, control: ControlClient, metadata: MetadataServer) -> None:
         self._directory, self._control, self._metadata = directory, control, metadata
         self._running: dict[int, float] = {}
+        self._warned: set[str] = set()
 
     def launch(self, revision: Revision, project_number: str) -> Launch:
         """What a pool starts its instances with."""
@@ -51,4 +55,9 @@ class Launcher:
             said = log_end(command.log)
             words = f"{failed} The end of {command.log}: {said}" if said else f"{failed} Nothing is in {command.log}."
             raise StartFailed(words) from failed
+        if revision.name not in self._warned and instance.listens_everywhere:
+            self._warned.add(revision.name)
+            _log.warning(
+                "revision %s listens on every address: it is reached past the check of invokers", revision.name
+            )
         return instance

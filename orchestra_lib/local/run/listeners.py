@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
@@ -18,6 +19,7 @@ class Listeners:
     """What listens now, by address."""
 
     def __init__(self) -> None:
+        self._endings: set[asyncio.Task[None]] = set()
         self._runners: dict[str, tuple[str, web.ServerRunner]] = {}
 
     async def open(self, address: str, handler: Handler, owner: str) -> None:
@@ -37,10 +39,12 @@ class Listeners:
             ) from error
         self._runners[address] = (owner, runner)
 
-    async def keep(self, wanted: Mapping[str, object]) -> None:
-        """Close those that are not wanted any more."""
+    def keep(self, wanted: Mapping[str, object]) -> None:
+        """Close those that are not wanted any more, without waiting for it."""
         for address in [one for one in self._runners if one not in wanted]:
-            await self.close(address)
+            ending = asyncio.create_task(self.close(address))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def close(self, address: str) -> None:
         """Stop listening; requests in flight are waited for."""
@@ -50,5 +54,4 @@ class Listeners:
 
     async def close_all(self) -> None:
         """Stop listening everywhere."""
-        for address in tuple(self._runners):
-            await self.close(address)
+        await asyncio.gather(*(self.close(address) for address in tuple(self._runners)), *self._endings)

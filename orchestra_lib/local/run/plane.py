@@ -85,8 +85,9 @@ class Plane:
 
     async def look(self) -> None:
         """Serve what has to be served, and begin what operations wait for."""
-        snapshot = await asyncio.to_thread(self._control.snapshot)
+        # Before the look: a job that ends during it has reported what the look may not show yet.
         self._jobs = {key: job for key, job in self._jobs.items() if not job.done()}
+        snapshot = await asyncio.to_thread(self._control.snapshot)
         self._drop(snapshot)
         for service in snapshot.services.values():
             router = self._routers.get(service.name) or self._add(service)
@@ -166,7 +167,7 @@ class Plane:
         for service in snapshot.services.values():
             wanted.update(dict.fromkeys(service.addresses.values(), service.name))
         wanted.update({gateway.address: gateway.name for gateway in snapshot.gateways.values()})
-        await self._listeners.keep(wanted)
+        self._listeners.keep(wanted)
         for service in snapshot.services.values():
             if service.name not in snapshot.changing:
                 await self._try_to(service.name, self._listen_for(service))
@@ -213,7 +214,7 @@ class Plane:
             # A defect of ours: the operation that waits has to end, and the log has to say where it was.
             _log.exception("%s: a job failed", operation.subject)
             problem = f"an internal error has occurred: {error!r}"
-        self._tell(operation.key, f"{operation.subject}: {problem or 'done'}")
+        _log.info("%s: %s", operation.subject, problem or "done")
         try:
             await asyncio.to_thread(self._control.report, operation.key, problem, outcome)
         except (TargetUnreachable, ControlFault) as error:

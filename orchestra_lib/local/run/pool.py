@@ -155,6 +155,7 @@ class Pool:
         if missing > 0 and now >= self._not_before:
             for _ in range(missing):
                 self._start(cold=False)
+        self._scale_out()
         self.scale_in(self._idle_seconds)
 
     def scale_in(self, idle_seconds: float) -> int:
@@ -178,7 +179,9 @@ class Pool:
         await asyncio.gather(*self._stops, return_exceptions=True)
 
     def _scale_out(self) -> None:
-        """Start as many instances as those who wait need, beside those that are starting."""
+        """Start as many instances as those who wait need, beside those that are starting; not while starts fail."""
+        if time.monotonic() < self._not_before:
+            return
         waiting = sum(not waiter.done() for waiter in self._waiting)
         wanted = math.ceil(waiting / self.revision.concurrency) - len(self._starts)
         room = self.revision.most - len(self.instances) - len(self._starts)
@@ -241,9 +244,7 @@ class Pool:
         self.instances.remove(instance)
         self.counts.lost += 1
         _log.info("revision %s: instance %d has ended by itself", self.revision.name, instance.pid)
-        if not self._closed:
-            self.tend()
-            self._scale_out()
+        self.tend()
 
     # --- what it tells --------------------------------------------------------------------------------------------
 

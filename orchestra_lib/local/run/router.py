@@ -21,6 +21,8 @@ from orchestra_lib.local.run.pool import NoInstance, Pool
 from orchestra_lib.local.run.probes import HOST
 
 _SIGNATURE_REMOVED = "SIGNATURE_REMOVED_BY_GOOGLE"
+_ATTEMPTS, _RETRY_SECONDS = 5, 0.02
+"""A process that ends stops listening a moment before its end can be seen."""
 NewPool = Callable[[Revision], Pool]
 
 
@@ -153,12 +155,7 @@ class Router:
         seconds = pool.revision.timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
-                instance = await pool.acquire()
-                try:
-                    url = f"http://{HOST}:{instance.port}{request.raw_path}"
-                    return await hand_on(request, self._client, url, passed_on(request, _changes(request)))
-                finally:
-                    pool.release(instance)
+                return await self._sent(request, pool)
         except NoInstance as none:
             return _said(none.status, str(none), {"Retry-After": "1"} if none.status == 503 else None)
         except UpstreamLost as lost:
@@ -171,6 +168,22 @@ class Router:
                 raise
             pool.counts.failed += 1
             return _said(504, f"The request has been terminated because it has reached the time-out of {seconds:g} s.")
+
+    async def _sent(self, request: web.BaseRequest, pool: Pool) -> web.StreamResponse:
+        """Hand a request to an instance; to another one if the first has ended before it got anything."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            instance = await pool.acquire()
+            try:
+                url = f"http://{HOST}:{instance.port}{request.raw_path}"
+                return await hand_on(request, self._client, url, passed_on(request, _changes(request)))
+            except UpstreamLost as lost:
+                instance.look()
+                if lost.reached or attempt == _ATTEMPTS:
+                    raise
+            finally:
+                pool.release(instance)
+            await asyncio.sleep(_RETRY_SECONDS)
+        raise AssertionError("the last attempt returns or raises")
 
     def told(self) -> dict[str, Any]:
         """What there is, for a person or a measurement; counts since the data plane started."""

@@ -130,6 +130,8 @@ def test_less_than_one_cpu_serves_one_request_at_a_time(server):
         {"traffic": [to("", 100)]},
         {"traffic": [to("missing-00001-abc", 100)]},
         {"traffic": [{**LATEST, "tag": "a"}, {**LATEST, "tag": "a", "percent": 0}]},
+        {"traffic": [{**LATEST, "percent": 150}, {**LATEST, "percent": -50}]},
+        {"traffic": [{**LATEST, "tag": "Green_1"}]},
     ],
 )
 def test_a_service_that_could_not_be_rolled_out_is_refused(server, body):
@@ -226,6 +228,30 @@ def test_enums_are_numbers_in_the_metadata_of_a_call_that_asks_for_them(server):
     asked = server.post(f"{LOCATION}/services?serviceId=numbers&$alt=json;enum-encoding=int", {"template": template()})
     assert asked.body["metadata"]["launchStage"] == 4
     assert asked.body["metadata"]["terminalCondition"]["state"] == 1
+
+
+def test_a_probe_of_the_callers_stays_as_it_was(server):
+    probe = {"httpGet": {"path": "/readyz"}, "periodSeconds": 1}
+    service = new_service(server, template={"containers": [{"image": IMAGE, "startupProbe": probe}]})
+    kept = service["template"]["containers"][0]["startupProbe"]
+    wanted = {
+        "failureThreshold": 3,
+        "periodSeconds": 1,
+        "timeoutSeconds": 1,
+        "httpGet": {"path": "/readyz", "port": 8080},
+    }
+    assert kept == wanted
+
+
+def test_a_service_whose_first_roll_out_failed_is_there_and_says_so(server):
+    server.inject(faults=[{"method": "run.projects.locations.services.create", "answer": "operation", "message": "no"}])
+    assert done(server, create_service(server, "first-failed"))["error"]["message"] == "no"
+    server.inject()
+    found = server.get(f"{LOCATION}/services/first-failed").body
+    assert (found["terminalCondition"]["state"], found["terminalCondition"]["message"]) == ("CONDITION_FAILED", "no")
+    assert "latestReadyRevision" not in found
+    again = response(server, server.patch(url(found), {"template": template(timeout="10s")}))
+    assert again["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"
 
 
 # --- worker pools ---

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -72,15 +75,15 @@ def test_a_service_of_googles_own_client_answers_at_its_address(planes, image, n
     assert told["K_REVISION"] == made.latest_ready_revision.rsplit("/", 1)[1]
     assert told["cwd"].endswith("/root/srv")
     client.delete_service(name=made.name).result(timeout=20)
-    soon(lambda: _refuses(planes, made.uri))
+    soon(lambda: not listened_at(made.uri))
 
 
-def _refuses(planes, uri):
+def listened_at(uri: str) -> bool:
     try:
-        planes.http.get(uri)
-    except httpx.ConnectError:
-        return True
-    return False
+        httpx.get(uri, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def test_percentages_and_tags_hold_and_move_at_once_without_a_lost_request(planes, image, new_name):
@@ -236,3 +239,26 @@ def test_a_data_plane_that_was_killed_serves_the_same_addresses_again(planes, pl
     assert after["K_REVISION"] == before["K_REVISION"]
     assert not alive(before["pid"])
     assert plain.body["trafficStatuses"] == traffic
+
+
+def test_the_command_says_where_the_data_plane_is_and_what_it_serves(planes, plain):
+    def local(*arguments):
+        environment = {**os.environ, "ORCHESTRA_STATE_DIR": str(planes.directory.parent.parent)}
+        command = [sys.executable, "-m", "orchestra_lib", "local", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    plane = program.status(planes.directory)
+    assert json.loads(local("status", "--json"))["run"] == {"endpoint": plane.endpoint, "pid": plane.pid}
+    told = local("services")
+    assert f"{plain.name}: {plain.uri}" in told
+    assert f"{plain.latest}: 100 %, 1 instances" in told
+    assert planes.http.get(f"{plane.endpoint}/services").status_code == 401
+
+
+def test_a_data_plane_that_was_stopped_in_order_takes_its_instances_along(planes, plain):
+    pid, uri = planes.http.get(plain.uri).json()["pid"], plain.uri
+    assert program.down(planes.directory) == ("run",)
+    assert not alive(pid)
+    assert not listened_at(uri)
+    planes.want()
+    assert planes.http.get(uri).status_code == 200

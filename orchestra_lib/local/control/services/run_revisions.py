@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestra_lib.local.control import checks
 from orchestra_lib.local.control.call import Call, timestamp
 from orchestra_lib.local.control.faults import Fault, bad_field
 from orchestra_lib.local.control.kinds import Body, Each, fill_missing
@@ -26,6 +27,7 @@ _PORT = 8080
 _LONGEST_REQUEST_SECONDS = 3600
 _MOST_CONCURRENT = 1000
 _TAG_SEPARATOR = "---"
+_TAG = "[a-z]([a-z0-9-]{0,44}[a-z0-9])?"
 _PROBE = {"failureThreshold": 1, "periodSeconds": 240, "timeoutSeconds": 240}
 _ACTIONS = frozenset({"grpc", "httpGet", "tcpSocket"})
 _TRAFFIC, _INSTANCES = "TRAFFIC_TARGET_ALLOCATION_TYPE", "INSTANCE_SPLIT_ALLOCATION_TYPE"
@@ -198,6 +200,10 @@ def _check_division(call: Call, body: Body, division: Division) -> None:
     if len(tags) != len(set(tags)):
         raise bad_field(division.field, f"A tag names one revision alone: {', '.join(sorted(tags))}.")
     for index, part in enumerate(parts):
+        if not 0 <= part.get("percent", 0) <= 100:
+            raise bad_field(f"{division.field}[{index}].percent", f"Use 0 to 100, not {part['percent']}.")
+        if part.get("tag") and not checks.matches(_TAG, part["tag"]):
+            raise bad_field(f"{division.field}[{index}].tag", f"Tag '{part['tag']}' does not match {_TAG}.")
         named = part.get("revision", "")
         if part.get("type") == division.fixed and not named:
             raise bad_field(f"{division.field}[{index}].revision", "A target of this type names a revision.")
