@@ -13,8 +13,8 @@ from orchestra_lib.errors import DataError
 _OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
 _STORAGES = ("vector", "halfvec")
 
-# The newest valid one, if there are several: an index is swapped by building the new one beside the old.
-_INDEX = """
+# The oldest first: an index is swapped by building the new one beside the old, which serves until it is dropped.
+_INDEXES = """
 SELECT access.amname, opclass.opcname, greatest(relation.reltuples, 0)::bigint
 FROM pg_index index
 JOIN pg_class relation ON relation.oid = index.indrelid
@@ -22,7 +22,7 @@ JOIN pg_class class ON class.oid = index.indexrelid
 JOIN pg_am access ON access.oid = class.relam
 JOIN pg_opclass opclass ON opclass.oid = index.indclass[0]
 WHERE index.indrelid = %s::regclass AND index.indisvalid AND access.amname = ANY (%s)
-ORDER BY class.oid DESC LIMIT 1
+ORDER BY class.oid
 """
 _METHODS = ("ivfflat", "hnsw", "scann")
 
@@ -52,12 +52,17 @@ NO_INDEX = IndexForm(None, "vector", _OPERATORS["cosine"])
 
 
 async def read_form(session: psycopg.AsyncConnection[Any], table: str) -> IndexForm:
-    """The form of the table's index. Raises DataError for one that the service cannot search."""
-    row = await (await session.execute(_INDEX, [f'"{table}"', list(_METHODS)])).fetchone()
-    if row is None:
-        return NO_INDEX
-    method, opclass, rows = row
-    storage, metric = opclass.removesuffix("_ops").rsplit("_", 1) if "_" in opclass else (opclass, "")
-    if storage not in _STORAGES or metric not in _OPERATORS:
-        raise DataError(f"the index of {table} is {method} with {opclass}; the service searches vector and halfvec")
-    return IndexForm(method, storage, _OPERATORS[metric], rows)
+    """The form of the table's index. Raises DataError where there are only such as the service cannot search."""
+    found = await (await session.execute(_INDEXES, [f'"{table}"', list(_METHODS)])).fetchall()
+    forms = [form for method, opclass, rows in found if (form := _form(method, opclass, rows))]
+    if found and not forms:
+        told = ", ".join(f"{method} with {opclass}" for method, opclass, _ in found)
+        raise DataError(f"the index of {table} is {told}; the service searches {' and '.join(_STORAGES)}")
+    return forms[0] if forms else NO_INDEX
+
+
+def _form(method: str, opclass: str, rows: int) -> IndexForm | None:
+    storage, _, metric = opclass.removesuffix("_ops").rpartition("_")
+    return (
+        IndexForm(method, storage, _OPERATORS[metric], rows) if storage in _STORAGES and metric in _OPERATORS else None
+    )

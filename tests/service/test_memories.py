@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 from pgvector.psycopg import register_vector
-from service.serving import DIMENSION, Api, ids, is_problem, memory, prepared, serve
+from service.serving import DIMENSION, Api, ids, is_problem, memory, prepared, serve, wait_for
 from stores import Pair, fill, unit_vectors
 
 from orchestra_lib.service import sessions
@@ -180,6 +180,22 @@ def test_the_index_and_the_comparison_of_few_rows_find_the_same(pair: Pair, tmp_
     else:  # half the digits: ties may be broken otherwise
         assert all(len({*left} & {*right}) >= 9 for left, right in zip(by_index, one_by_one, strict=True))
     assert scans() >= len(queries), "the index was walked"
+
+
+def test_an_index_that_is_tried_out_beside_the_live_one_is_not_searched(pair: Pair, tmp_path):
+    prepared(pair.target, DIMENSION)
+    with psycopg.connect(pair.target, autocommit=True) as connection:
+        connection.execute("CREATE INDEX live ON memories USING hnsw (embedding vector_l2_ops)")
+        connection.execute("CREATE INDEX tried ON memories USING hnsw ((embedding::halfvec(3)) halfvec_cosine_ops)")
+        bits = "((binary_quantize(embedding)::bit(3)) bit_hamming_ops)"
+        connection.execute(f"CREATE INDEX other ON memories USING hnsw {bits}")
+        with serve(pair.target, tmp_path) as api:
+            wait_for(api, "/readyz", 200)
+            assert api.app.state.sessions.form == IndexForm("hnsw", "vector", "<->", rows=0)
+        connection.execute("DROP INDEX live, tried")
+    with serve(pair.target, tmp_path, pool_timeout_seconds=0.3) as api:
+        answer = wait_for(api, "/readyz", 503)
+    assert "the index of memories is hnsw with bit_hamming_ops" in answer.text
 
 
 def test_a_key_stores_once_however_often_and_at_once_it_comes(api: Api):
