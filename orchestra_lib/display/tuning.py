@@ -139,7 +139,8 @@ def load_figure(certificate: Certificate, subject: str) -> go.Figure:
 
 def build_figure(candidates: Sequence[Candidate], memory_limit_mib: int | None, subject: str) -> go.Figure:
     """What each index takes: seconds to build, memory of the build, and its size. Pale bars are forecasts."""
-    built = [one for one in _one_a_form(candidates) if one.form.method is not Method.EXACT]
+    forms = _one_a_form(candidates)
+    built = sorted((one for one in forms if one.form.method is not Method.EXACT), key=lambda one: _order(one.form))
     labels = [one.form.label for one in built]
     panels = (
         ("seconds to build", [one.build_seconds for one in built], "%{x:,.1f} s"),
@@ -161,6 +162,7 @@ def build_figure(candidates: Sequence[Candidate], memory_limit_mib: int | None, 
                 },
                 texttemplate=shown.replace("{x", "{value"),
                 textposition="auto",
+                insidetextfont={"color": ["white" if one.build_seconds is not None else _INK for one in built]},
                 showlegend=False,
                 hovertemplate=f"%{{y}}: {shown}<extra></extra>",
             ),
@@ -225,7 +227,8 @@ def _points(group: Sequence[Candidate], name: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=[one.recall.value for one in group],
         y=[one.best_p95_ms for one in group],
-        error_x=_whiskers([one.recall for one in group], thickness=1),
+        # An exact scan misses nothing; how many queries were timed says nothing about that.
+        error_x=None if group[0].form.method is Method.EXACT else _whiskers([one.recall for one in group], thickness=1),
         error_y=_whiskers(measured, thickness=1) if has_whiskers else None,
         mode="markers",
         marker={
@@ -309,6 +312,10 @@ def _one_a_form(candidates: Sequence[Candidate]) -> list[Candidate]:
         if one.form not in kept or (one.build_seconds is not None and kept[one.form].build_seconds is None):
             kept[one.form] = one
     return list(kept.values())
+
+
+def _order(form: Form) -> tuple[int, int, int]:
+    return (list(Method).index(form.method), list(Storage).index(form.storage), form.lists or form.m or 0)
 
 
 def _milliseconds(point: PagePoint, best: float | None) -> str:

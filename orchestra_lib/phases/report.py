@@ -138,14 +138,18 @@ def certificate_table(certificate: Certificate) -> Table:
 
 
 def candidates_table(tuning: Tuning) -> Table:
-    """Everything that was looked at, fastest first among those that reach the target; predictions say so."""
+    """Everything that was looked at: the chosen one, what was measured, what is only predicted, each fastest first."""
     asked = {(one.form, one.effort) for one in tuning.asked}
     everything = {(one.form, one.effort, one.source): one for one in (*tuning.candidates, *tuning.asked)}
-    ordered = sorted(everything.values(), key=lambda one: (not one.reaches, one.best_p95_ms))
+    chosen = tuning.chosen
+    ordered = sorted(
+        everything.values(),
+        key=lambda one: (one != chosen, one.source == "predicted", not one.reaches, one.best_p95_ms),
+    )
     return Table(
         ("", "index", "effort", "known", "recall", "p95 ms", "predicted", "build s", "build MiB", "MiB", "note"),
         [(_sign(one, tuning, asked), *_candidate_cells(one)) for one in ordered],
-        f"{tuning.reason} · value [95 % interval] · {_ONE_CLIENT}",
+        f"★ chosen · value [95 % interval] · {_ONE_CLIENT}; predicted: the server's own time",
     )
 
 

@@ -122,12 +122,15 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
 def test_lists_that_are_asked_for_are_built_and_when_they_are_there_nothing_is_planned(
     pair: Pair, opened: Opened
 ) -> None:
-    phase = opened(lists=4)
+    phase = opened(lists=40)
     tuned(phase)
+    assert phase.plan().changes[0].after == "IVFFlat with 40 lists"
+    applied(phase)
+    assert indexes(pair.target) == ["memories_embedding_ivfflat_40"]
     changes = phase.plan().changes
     assert [change.verb for change in changes] == [Verb.KEEP, Verb.UPDATE]
     applied(phase)
-    assert indexes(pair.target) == [OLD]
+    assert indexes(pair.target) == ["memories_embedding_ivfflat_40"], "what is there is left alone"
     assert [row.claim for row in evidence(phase).values() if row.verdict is Verdict.FAIL] == []
 
 
