@@ -13,7 +13,7 @@ import numpy as np
 from psycopg import sql
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import GateFailed
+from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.forms import Effort, Form, Method, Storage, hnsw, ivfflat, scann
 from orchestra_lib.vectors.geometry import Geometry
@@ -180,5 +180,5 @@ class Challengers:
             return
         try:
             learning.contest(learning.learn(form, guess, note=note))
-        except GateFailed as refused:
+        except (GateFailed, ParameterError) as refused:
             learning.skipped.append(f"{form.label} was not built: {refused}")

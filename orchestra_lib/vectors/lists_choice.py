@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestra_lib.database import connect
+from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe
 from orchestra_lib.vectors.forecast import feasible_lists, further_lists
@@ -212,7 +213,10 @@ class ListsChoice:
         if self._is_built(lists):
             return self.learning.candidates[ivfflat(lists)]
         if self.learning.has_room(f"building the {lists:,} lists that were asked for", self.build_seconds(lists)):
-            return self.build(found)
+            try:
+                return self.build(found)
+            except GateFailed as refused:
+                self.learning.skipped.append(f"the {lists:,} lists that were asked for were not built: {refused}")
         return self.predicted(lists)
 
     def build_seconds(self, lists: int) -> float:

@@ -105,6 +105,9 @@ def test_lists_that_were_asked_for_are_judged_beside_the_choice(tuned):
     found = run(replace(GOALS, lists=(300,)))
     assert [one.form.lists for one in found.asked] == [300]
     assert found.asked[0].source == "measured"
+    less = run(replace(GOALS, lists=(1_000,), memory_limit_mib=4))
+    assert less.asked[0].source == "predicted"
+    assert any("needs maintenance_work_mem" in reason for reason in less.skipped), "it is refused with the number"
     assert found.chosen.reaches
     assert any("300 lists, as asked for" in one for one in sentences(found))
 
