@@ -28,6 +28,11 @@ HEAD_START_SECONDS = 0.05
 _LONGEST_SLEEP_SECONDS = 0.1
 """A worker looks up this often, while it waits for a request, whether the run is over."""
 _GRACE_SECONDS = 1.0
+_NOT_STARTED = (
+    "a worker of the load did not start (exit code {}); make it of a class or function of a module: what a notebook "
+    "defines is not there in another process"
+)
+_DIED = "a worker of the load died with exit code {} and took its samples along; measure again"
 _PRELOADED = ("orchestra_lib.bench.sql_load",)
 
 
@@ -60,7 +65,7 @@ def run(make_worker: MakeWorker, workers: int, due: Sequence[float], given_up_at
         for _ in range(workers):
             started.append(_start(context, make_worker, schedule))
         for process, connection in started:
-            _received(process, connection)
+            _received(process, connection, _NOT_STARTED)
         start = time.monotonic() + HEAD_START_SECONDS
         for _, connection in started:
             connection.send(start)
@@ -102,19 +107,17 @@ def _collect(started: list[tuple[ForkServerProcess, Connection]]) -> list[Sample
         heard = wait([connection for _, connection in working])
         for process, connection in [both for both in working if both[1] in heard]:
             working.remove((process, connection))
-            samples += _received(process, connection)
+            samples += _received(process, connection, _DIED)
     return samples
 
 
-def _received(process: ForkServerProcess, connection: Connection) -> list[Sample]:
-    """What a worker has to say. Raises what it raised."""
+def _received(process: ForkServerProcess, connection: Connection, on_death: str) -> list[Sample]:
+    """What a worker has to say. Raises what it raised, and DataError with ``on_death`` when it is gone."""
     try:
         message: list[Sample] | Exception = connection.recv()
     except EOFError:
         process.join(_GRACE_SECONDS)
-        raise DataError(
-            f"a worker of the load died with exit code {process.exitcode} and took its samples along; measure again"
-        ) from None
+        raise DataError(on_death.format(process.exitcode)) from None
     if isinstance(message, Exception):
         raise message
     return message

@@ -45,6 +45,8 @@ class Misbehaving:
                 raise KeyError(self.how)
             return Outcome()
 
+        if self.how == "dies at once":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "does not start":
             raise ConnectionRefusedError("nobody is there")
         yield ask

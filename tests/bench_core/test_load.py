@@ -66,7 +66,8 @@ def test_intended_starts_can_be_given():
 @pytest.mark.parametrize(
     ("how", "raised", "words"),
     [
-        ("dies", DataError, "exit code -9"),
+        ("dies", DataError, "died with exit code -9"),
+        ("dies at once", DataError, r"did not start \(exit code -9\)"),
         ("is wrong", KeyError, "is wrong"),
         ("does not start", ConnectionRefusedError, "nobody is there"),
     ],
