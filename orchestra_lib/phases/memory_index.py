@@ -154,7 +154,7 @@ class IndexSteps:
             self._before_and_after = (before, after)
             persisted = serving.persisted(form, certified.effort)
         self._run.add(
-            *certificate_evidence(certified, self._run.settings),
+            *certificate_evidence(certified, after, self._run.settings),
             *delivery_evidence(self._before_and_after, self._run.settings),
             *persisted,
         )

@@ -63,15 +63,19 @@ def tuning_evidence(tuning: Tuning, origin: str, queries: int) -> tuple[Evidence
     return tuple(rows)
 
 
-def certificate_evidence(certificate: Certificate, settings: Settings) -> tuple[Evidence, ...]:
-    """The certificate's conditions as gates: the ends of the intervals that count against us."""
+def certificate_evidence(certificate: Certificate, after: Delivery, settings: Settings) -> tuple[Evidence, ...]:
+    """The certificate's conditions: gates on the ends of the intervals that count against us.
+
+    What the load does is a reading in a rehearsal: it shares its cores with both databases and the one who asks, which
+    no target speaks of. One query after another is held to the target everywhere.
+    """
     recall, warm, targets = certificate.recall, certificate.warm, settings.targets
+    rehearsal, within = settings.environment.kind == "local", Bound("<", targets.vector_search_p95_ms)
     rows = [
         Evidence(
             f"recall@{certificate.k} on the target, lower end of its interval",
             Source.MEASURED,
-            # Where every neighbour of every query was found there is nothing more to be had, however few they were.
-            1.0 if recall.value == 1 else recall.low,
+            _certain(recall),
             "",
             Bound(">=", certificate.recall_target),
             note=f"{recall} over {recall.samples} queries that had no part in the choice, effort {certificate.effort}",
@@ -79,9 +83,17 @@ def certificate_evidence(certificate: Certificate, settings: Settings) -> tuple[
         Evidence(
             "p95 of vector search on the target, upper end of its interval",
             Source.MEASURED,
+            after.p95_ms.high,
+            "ms",
+            within,
+            note=f"{after.p95_ms} ms, {_ONE_CLIENT}",
+        ),
+        Evidence(
+            "p95 at the offered load, upper end of its interval",
+            Source.MEASURED,
             warm.p95_ms.high,
             "ms",
-            Bound("<", targets.vector_search_p95_ms),
+            None if rehearsal else within,
             note=f"{warm.p95_ms} ms, {load_text(warm)}",
         ),
         Evidence(
@@ -97,21 +109,15 @@ def certificate_evidence(certificate: Certificate, settings: Settings) -> tuple[
         Evidence(
             f"recall@{certificate.k} filtered by {mix.name}, lower end of its interval",
             Source.MEASURED,
-            1.0 if mix.recall.value == 1 else mix.recall.low,
+            _certain(mix.recall),
             "",
             Bound(">=", certificate.recall_target),
             note=f"{mix.recall}, p95 {mix.p95_ms} ms",
         )
         for mix in certificate.mixes[1:]
     ]
-    rows.append(
-        Evidence(
-            "certificate of the index",
-            Source.MEASURED,
-            "holds" if certificate.holds else "not certified",
-            note="; ".join(certificate.reasons),
-        )
-    )
+    told = "certified" if certificate.holds else "not certified"
+    rows.append(Evidence("the index is", Source.MEASURED, told, note="; ".join(certificate.reasons)))
     return tuple(rows)
 
 
@@ -288,6 +294,11 @@ def _readings(one: Delivery) -> tuple[Evidence, ...]:
             Evidence(f"{one.when}: MRR", Source.MEASURED, one.mrr.value, note=str(one.mrr)),
         ]
     return tuple(rows)
+
+
+def _certain(recall: Estimate) -> float:
+    """The lower end; where every neighbour was found there is nothing more to be had, however few the queries are."""
+    return 1.0 if recall.value == 1 else recall.low
 
 
 def _read(certificate: Certificate) -> str:

@@ -28,6 +28,7 @@ from orchestra_lib.phases.report import (
     drift_evidence,
     profile_evidence,
 )
+from orchestra_lib.phases.search_plan import search_plan
 from orchestra_lib.phases.serving import Serving
 from orchestra_lib.phases.tuning import IndexTuning
 from orchestra_lib.plan import Change, Plan, Verb
@@ -42,6 +43,7 @@ from orchestra_lib.vectors.forms import EXACT, Effort, Form, ivfflat
 from orchestra_lib.vectors.goals import FEWEST_QUERIES
 from orchestra_lib.vectors.index import LiveIndex, serving_index, vector_indexes
 from orchestra_lib.vectors.measured import one_notch_up
+from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.session_defaults import LOADS_THE_LIBRARY
 from orchestra_lib.vectors.swap import Swapped, recover
 from orchestra_lib.vectors.swap_journal import SwapJournal
@@ -87,6 +89,8 @@ class VectorTuningPhase:
                 )
                 for index in present
             ] or [Evidence("vector index", Source.OBSERVED, "none", note="every search reads every row")]
+            form, effort = _searched_now(session, self._settings.memory.search.k)
+            readings += search_plan(session, self._searched(form), effort)
         self._run.add(*readings)
         return evidence_table(readings, "What serves now")
 
@@ -182,7 +186,7 @@ class VectorTuningPhase:
             self._deliveries = (before, after)
             persisted = self._serving.persisted(form, self._certificate.effort)
         progress.say("done")
-        self._run.add(*certificate_evidence(self._certificate, self._settings), *persisted)
+        self._run.add(*certificate_evidence(self._certificate, after, self._settings), *persisted)
         self._run.note(comparison_sentence(before, after))
         return deliveries_table(self._deliveries)
 
@@ -228,8 +232,6 @@ class VectorTuningPhase:
                     "copies of the vectors left behind", Source.OBSERVED, copies[0] if copies else None, "",
                     Bound("==", 0),
                 ),
-                yes_or_no("the index is certified", Source.MEASURED, certified.holds,
-                          note="; ".join(certified.reasons)),
             ]  # fmt: skip
             if form != EXACT:
                 names = ", ".join(index.name for index in present)
@@ -282,6 +284,10 @@ class VectorTuningPhase:
         with connect(self._address, role="target") as session:
             present = serving_index(session, _TABLE)
         return present.name if present else None
+
+    def _searched(self, form: Form) -> Searchable:
+        memory = self._settings.memory
+        return Searchable(_TABLE, memory.index.opclass, memory.search.k, form, dimension=memory.dimension)
 
     def _watched(self) -> DriftReport | None:
         queries = self._queries or self._serving.parts()
