@@ -32,6 +32,8 @@ _OPERATORS = {
 }
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _OPERATOR = re.compile(r"<=>|<->|<#>|<~>|<\+>|<%>")
+# A cast to the type that a column has is none to the planner; one that names dimensions is.
+_RELABELLED = re.compile(r"^\(([\w.\"]+)\)::vector$")
 _DISTANCE_FUNCTION = re.compile(r"\b(cosine_distance|l2_distance|inner_product|l1_distance|hamming_distance)\(")
 
 
@@ -330,6 +332,7 @@ def _parsed(key: str, column: str, *, first: bool, alone: bool) -> _Key:
         return _Key(text, descending, None, "", "", first, alone)
     sides = text[: found.start()].strip(), text[found.end() :].strip()
     stored, asked = sides if column in sides[0] else sides[::-1]
+    stored = _RELABELLED.sub(r"\1", stored)
     return _Key(text, descending, found.group(), stored, asked, first, alone)
 
 
