@@ -227,6 +227,19 @@ def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledge
 
 
 @pytest.mark.slow
+def test_the_assistant_reads_the_store_that_was_moved_and_packs_it_without_losing_answers(home: Path) -> None:
+    told = run(home, "assistant.ipynb", runbook="04_assistant")
+    assert (told.exit_code, told.record.outcome, told.record.verdict) == (0, "completed", "REHEARSED"), told.output
+    rows = {row["claim"]: row for row in told.record.evidence}
+    assert rows["memories to answer from"]["note"] == "AlloyDB, by phase 3"
+    assert rows["p95 of reading and packing a context, upper end of its interval"]["verdict"] == "PASS"
+    assert rows["answers that packing gains or loses, lower end of the interval"]["verdict"] == "PASS"
+    assert rows["tokens after packing for each before, upper end of the interval"]["source"] == "REHEARSED"
+    assert "orchestra-local-stand-in" in str(rows["answers that came to their end"]["note"])
+    assert set(told.statuses) == {"completed"}
+
+
+@pytest.mark.slow
 def test_the_live_store_is_tuned_headless_and_a_rollback_brings_the_previous_index_back(home: Path) -> None:
     few = (
         "-p",

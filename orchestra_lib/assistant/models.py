@@ -68,7 +68,7 @@ def meanings(settings: Assistant, strategy: Mapping[str, Any]) -> tuple[Meaning,
         Meaning("temperature", wish("temperature"), settings.temperature, _of_temperature(settings)),
         Meaning("thinking level", None, settings.thinking_level, _of_thinking(settings)),
         Meaning("max output tokens", wish("max_output_tokens"), settings.max_output_tokens, _of_output(settings)),
-        Meaning("context window", wish("context_window"), settings.context_window_tokens, _of_window(settings)),
+        Meaning("context window", wish("context_window"), None, _of_window(settings)),
     )
 
 

@@ -55,7 +55,6 @@ def retrieval_evidence(
     """How long reading and packing take, each question once, one at a time; a reading where nothing has to be met."""
     both = quantile(retrieved.milliseconds + packing_ms, 0.95)
     reading, packing = quantile(retrieved.milliseconds, 0.95), quantile(packing_ms, 0.95)
-    probes = "" if retrieved.probes is None else f", {retrieved.probes:,} probes"
     load = f"{both.samples} questions, one client, one at a time, warm; {where}"
     return (
         Evidence(
@@ -66,7 +65,9 @@ def retrieval_evidence(
             None if target_ms is None else Bound("<", target_ms),
             note=f"{both} ms, {load}",
         ),
-        Evidence("p95 of reading the candidates", Source.MEASURED, reading.value, "ms", note=f"{reading} ms{probes}"),
+        Evidence(
+            "p95 of reading the candidates", Source.MEASURED, reading.value, "ms", note=f"{reading} ms, {retrieved.way}"
+        ),
         Evidence("p95 of ranking and packing", Source.MEASURED, packing.value, "ms", note=f"{packing} ms"),
     )
 
@@ -148,7 +149,7 @@ def token_evidence(
             "characters for each token",
             source,
             ratio.middle,
-            note=f"{ratio.characters_per_token:.2f} where they are dense: budgets go by that; {ratio.texts} items",
+            note=f"{ratio.characters_per_token:.2f} is what budgets go by; {ratio.texts} contexts counted",
         ),
     )
 

@@ -1,60 +1,57 @@
-"""Reading from the memory what may answer a question: the nearest items by SQL, timed at the client."""
+"""Reading from the memory what may answer a question: the nearest items by SQL, in the way that its index answers."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from pgvector import Vector
 from psycopg import sql
 
 from orchestra_lib.assistant.context import Memory
 from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.truth import OPERATORS
+from orchestra_lib.vectors.forms import EXACT, LARGEST_EFFORT, Effort, Form, Method
+from orchestra_lib.vectors.index import serving_index
+from orchestra_lib.vectors.search import Searchable, searching
+from orchestra_lib.vectors.session_defaults import LOADS_THE_LIBRARY
 
 Vectors = NDArray[np.float32]
 
-_ENOUGH_ALIKE = 0.98  # of what twice the probes would find
-_PROBED_QUESTIONS = 50
-_FEWEST_EF_SEARCH = 100
-_PROBES = "ivfflat.probes"
+_ENOUGH_ALIKE = 0.98  # of what twice the effort would find
+_CHOOSING_QUESTIONS = 50
+_FEWEST_TIMED = 100  # with fewer than 73 the p95 has no upper end
+_OF_THE_LIBRARY = {Method.IVFFLAT: 1, Method.HNSW: 40}  # an effort that nobody chose: pgvector's own default
 
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What was read for each question, nearest first, how long each took in milliseconds, and with how many probes."""
+    """What was read for each question, nearest first, and in which way.
+
+    ``milliseconds``: float64 (rounds · q), all questions in order, as often as a quantile with an interval takes.
+    """
 
     memories: tuple[tuple[Memory, ...], ...]
     milliseconds: NDArray[np.float64]
-    probes: int | None
+    form: Form
+    effort: Effort
+
+    @property
+    def way(self) -> str:
+        """Index and effort for people."""
+        return self.form.label if self.form.effort_setting is None else f"{self.form.label}, effort {self.effort}"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A table of memories to read from. ``opclass`` is its index's, ``candidates`` how many rows a question gets."""
+    """A table of memories to read from. ``candidates`` is how many rows a question gets."""
 
     table: str
     opclass: str
     candidates: int
-
-    def statement(self, probes: int | None) -> sql.Composed:
-        """The application's query; its one parameter is the question's vector. What has expired is left out."""
-        # The probes are part of a plan's cost, and a prepared statement keeps its plan: each number gets its own.
-        return sql.SQL(
-            "/* probes {probes} */ SELECT id::text, item_type, to_char(updated_at, 'YYYY-MM-DD'), content FROM {table} "
-            "WHERE expires_at IS NULL OR expires_at > now() ORDER BY embedding {operator} %b LIMIT {limit}"
-        ).format(
-            probes=sql.SQL(str(probes or 0)),
-            table=sql.Identifier(self.table),
-            operator=sql.SQL(OPERATORS[self.opclass]),
-            limit=sql.Literal(self.candidates),
-        )
 
 
 @dataclass(frozen=True)
@@ -88,84 +85,79 @@ def sampled_contents(connection: psycopg.Connection, table: str, count: int) -> 
 def retrieve(connection: psycopg.Connection, store: Store, vectors: Vectors, choosing: Sequence[int]) -> Retrieved:
     """Read for every question, one after the other. ``vectors``: float32 (q, dimension).
 
-    Where the database has no number of probes of its own, the fewest are taken that read what twice as many would, for
-    some questions of the places ``choosing``. Every question is asked once before it is timed.
+    The effort is the database's own, if it has one; otherwise the least that reads what twice as much would, for some
+    questions of the places ``choosing``. Every question is asked once before it is timed.
     """
-    with _searching(connection):
-        probes = _probes(connection, store, vectors[list(choosing[:_PROBED_QUESTIONS])])
-        statement = store.statement(probes)
+    index = serving_index(connection, sql.Identifier(store.table))
+    form = index.form if index else EXACT
+    target = Searchable(
+        sql.Identifier(store.table), store.opclass, store.candidates, form, dimension=int(vectors.shape[1])
+    )
+    effort = _effort(connection, target, vectors[list(choosing[:_CHOOSING_QUESTIONS])])
+    contents = _contents_statement(store.table)
+    with searching(connection, target, effort) as ask:
+
+        def read(vector: Vectors) -> tuple[tuple[Memory, ...], float]:
+            began = time.perf_counter()
+            found = _memories(connection, contents, ask(vector)[0])
+            return found, (time.perf_counter() - began) * 1e3
+
         for vector in vectors:
-            _ask(connection, statement, vector)
-        answers = [_timed(connection, statement, vector) for vector in vectors]
-    return Retrieved(tuple(found for found, _ in answers), np.asarray([ms for _, ms in answers]), probes)
+            read(vector)
+        rounds = math.ceil(_FEWEST_TIMED / len(vectors))
+        answers = [read(vector) for _ in range(rounds) for vector in vectors]
+    memories = tuple(found for found, _ in answers[: len(vectors)])
+    return Retrieved(memories, np.asarray([ms for _, ms in answers]), form, effort)
 
 
-def _probes(connection: psycopg.Connection, store: Store, vectors: Vectors) -> int | None:
-    lists = _lists(connection, store.table)
-    if lists is None:
-        return None
-    own = int(_setting(connection, _PROBES))
-    if own > 1:
-        return own
-    probes = max(1, round(math.sqrt(lists)))
-    found = _with_probes(connection, store, vectors, probes)
-    while probes < lists:
-        more = min(2 * probes, lists)
-        further = _with_probes(connection, store, vectors, more)
-        same = sum(len(one & other) for one, other in zip(found, further, strict=True))
-        if same >= _ENOUGH_ALIKE * sum(map(len, further)):
+def _contents_statement(table: str) -> sql.Composed:
+    return sql.SQL(
+        "SELECT id::text, item_type, to_char(updated_at, 'YYYY-MM-DD'), content FROM {} "
+        "WHERE id = ANY(%s) AND (expires_at IS NULL OR expires_at > now())"
+    ).format(sql.Identifier(table))
+
+
+def _memories(connection: psycopg.Connection, statement: sql.Composed, ids: Sequence[str]) -> tuple[Memory, ...]:
+    """The items of these ids, in their order; what has expired is left out."""
+    rows = {str(row[0]): row for row in connection.execute(statement, [list(ids)], prepare=True)}
+    return tuple(Memory(*map(str, rows[id_])) for id_ in ids if id_ in rows)
+
+
+def _effort(connection: psycopg.Connection, target: Searchable, vectors: Vectors) -> Effort:
+    usual = target.form.usual_effort(target.k)
+    name = target.form.effort_setting
+    if name is None:
+        return usual
+    connection.execute(LOADS_THE_LIBRARY)
+    row = connection.execute("SELECT current_setting(%s, true)", [name]).fetchone()
+    own = int(row[0]) if row and row[0] else 0
+    if own > _OF_THE_LIBRARY.get(target.form.method, 0) and own >= (
+        target.k if target.form.method is Method.HNSW else 1
+    ):
+        return replace(usual, value=own)
+    return _least_effort(lambda effort: _found(connection, target, vectors, effort), usual, _most(target.form))
+
+
+def _least_effort(found: Callable[[Effort], list[frozenset[str]]], usual: Effort, most: int) -> Effort:
+    """Doubled from the usual one until twice as much finds the same."""
+    effort, here = usual, found(usual)
+    while effort.value < most:
+        further = replace(effort, value=min(2 * effort.value, most))
+        there = found(further)
+        same = sum(len(one & other) for one, other in zip(here, there, strict=True))
+        if same >= _ENOUGH_ALIKE * sum(map(len, there)):
             break
-        probes, found = more, further
-    _set(connection, _PROBES, probes)
-    return probes
+        effort, here = further, there
+    return effort
 
 
-def _with_probes(connection: psycopg.Connection, store: Store, vectors: Vectors, probes: int) -> list[frozenset[str]]:
-    _set(connection, _PROBES, probes)
-    statement = store.statement(probes)
-    return [frozenset(memory.id for memory in _ask(connection, statement, vector)) for vector in vectors]
+def _most(form: Form) -> int:
+    largest = LARGEST_EFFORT.get(form.method, 1)
+    return min(form.lists or largest, largest) if form.method is not Method.HNSW else largest
 
 
-def _timed(
-    connection: psycopg.Connection, statement: sql.Composed, vector: Vectors
-) -> tuple[tuple[Memory, ...], float]:
-    started = time.perf_counter()
-    return _ask(connection, statement, vector), (time.perf_counter() - started) * 1e3
-
-
-def _ask(connection: psycopg.Connection, statement: sql.Composed, vector: Vectors) -> tuple[Memory, ...]:
-    rows = connection.execute(statement, [Vector(vector)], prepare=True, binary=True)
-    return tuple(Memory(*map(str, row)) for row in rows)
-
-
-def _lists(connection: psycopg.Connection, table: str) -> int | None:
-    row = connection.execute(
-        "SELECT coalesce((SELECT option_value::int FROM pg_options_to_table(c.reloptions) WHERE option_name = 'lists'),"
-        " 100) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
-        "WHERE i.indrelid = to_regclass(%s) AND a.amname = 'ivfflat' AND i.indisvalid ORDER BY 1 DESC LIMIT 1",
-        [f'"{table}"'],
-    ).fetchone()
-    return int(row[0]) if row else None
-
-
-@contextmanager
-def _searching(connection: psycopg.Connection) -> Iterator[None]:
-    """Inside, the session searches as the application's do (decision 5)."""
-    connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")  # loads the library: its settings exist from then on
-    connection.execute("SET enable_seqscan = off")
-    _set(connection, "hnsw.ef_search", max(_FEWEST_EF_SEARCH, int(_setting(connection, "hnsw.ef_search"))))
-    try:
-        yield
-    finally:
-        connection.execute("RESET ALL")
-
-
-def _setting(connection: psycopg.Connection, name: str) -> str:
-    row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
-    if row is None:
-        raise DataError(f"the server does not know the setting {name}")
-    return str(row[0])
-
-
-def _set(connection: psycopg.Connection, name: str, value: int) -> None:
-    connection.execute("SELECT set_config(%s, %s, false)", [name, str(value)])
+def _found(
+    connection: psycopg.Connection, target: Searchable, vectors: Vectors, effort: Effort
+) -> list[frozenset[str]]:
+    with searching(connection, target, effort) as ask:
+        return [frozenset(ask(vector)[0]) for vector in vectors]

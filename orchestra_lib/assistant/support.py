@@ -5,6 +5,7 @@ Half of the questions choose order and budget, the other half report: what was c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from orchestra_lib.assistant.context import ORDERS, Packed, Shortlist, pack, section, whole, words_kept
 from orchestra_lib.assistant.tokens import TokenRatio
-from orchestra_lib.bench.statistics import Estimate, mean
+from orchestra_lib.bench.statistics import CONFIDENCE, Estimate, mean
 from orchestra_lib.errors import DataError
 
 BUDGETS = (250, 500, 750, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 4_000, 6_000, 8_000)
 """Tokens that are tried."""
 
 FEWEST_QUESTIONS = 20
+"""Below them neither half says anything."""
 
 _WORDS_KEPT = 0.9  # of the question's words that the answering item holds: an item that is only named supports nothing
 
@@ -66,6 +68,14 @@ class Support:
     words_kept: Estimate
     whole_curve: tuple[Point, ...]
     packed_curve: tuple[Point, ...]
+
+
+def questions_needed(margin: float) -> int:
+    """How many questions it takes to show that packing loses fewer than ``margin`` of the answers, if it loses none.
+
+    With n of them and no loss at all, up to 3/n may still be lost (the rule of three), and only half of them report.
+    """
+    return max(FEWEST_QUESTIONS, 2 * math.ceil(-math.log(1 - CONFIDENCE) / margin))
 
 
 def halves(count: int) -> tuple[list[int], list[int]]:

@@ -17,12 +17,14 @@ from google.genai import types
 from orchestra_lib.assistant.calls import ask
 from orchestra_lib.errors import DataError
 
-_SAFE_SHARE = 0.1  # of the texts that have more tokens a character than the ratio says: sums of many come out below
+_ROOM = 0.03  # left between the densest text that was counted and what a budget is reckoned by
 
 
 @dataclass(frozen=True)
 class TokenRatio:
-    """How many characters a token has, on the dense side: what is packed by it rarely has more tokens than it says.
+    """How many characters a token has in the densest of the texts that were counted, and a little less.
+
+    What is packed by it has hardly ever more tokens than it says, if the texts were of its kind.
 
     ``texts`` is how many were counted, ``middle`` the ratio over all of them together.
     """
@@ -60,5 +62,5 @@ class TokenCounter:
         known = np.asarray([pair for pair in counted if pair[1]], dtype=np.float64)
         if known.size == 0:
             raise DataError("no text to learn from how many characters a token has: the memory is empty")
-        dense = float(np.quantile(known[:, 0] / known[:, 1], _SAFE_SHARE))
-        return TokenRatio(dense, float(known[:, 0].sum() / known[:, 1].sum()), len(known))
+        densest = float((known[:, 0] / known[:, 1]).min())
+        return TokenRatio(densest * (1 - _ROOM), float(known[:, 0].sum() / known[:, 1].sum()), len(known))

@@ -59,9 +59,7 @@ def assistant(settings: Settings, earned: Earned | None = None) -> AssistantPlan
             f"environment {settings.environment.name} leaves open what only its owner can say: developers.emails (the "
             "addresses of those who use the assistant; [] for nobody)"
         )
-    access = tuple(
-        spec.resource("roles", spec.project_path, f"user:{email}", {"roles": sorted(USER_ROLES)}) for email in emails
-    )
+    access = tuple(_grant(spec, f"user:{email}", role) for email in emails for role in USER_ROLES)
     kept = _settings_resource(spec, wanted, settings_in_force(wanted, earned))
     reads = spec.resource(
         "secret roles",
@@ -100,6 +98,11 @@ def settings_in_force(wanted: Assistant, earned: Earned | None) -> Mapping[str, 
     if sum(len(name.encode()) + len(value.encode()) for name, value in told.items()) > _MOST_BYTES:
         raise ParameterError(f"the assistant's settings have more than {_MOST_BYTES:,} bytes; shorten their texts")
     return told
+
+
+def _grant(spec: Specification, member: str, role: str) -> Resource:
+    """One role of a person. Which others they hold is their owner's business: they are left alone."""
+    return spec.resource("grant", spec.project_path, f"{role} {member}", {"member": member, "role": role})
 
 
 def _settings_resource(spec: Specification, wanted: Assistant, values: Mapping[str, str]) -> Resource:

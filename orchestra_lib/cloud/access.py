@@ -367,6 +367,30 @@ class RolesAccess(PolicyAccess):
         return {**policy, "bindings": [row for row in bindings if row["members"]]}
 
 
+class GrantAccess(PolicyAccess):
+    """One role of one member, whose other roles are left alone: ``{"member": ..., "role": ...}``. For people."""
+
+    def part(self, policy: Answer, wanted: Resource) -> Answer:
+        """The member and the role, if the member holds it."""
+        member, role = wanted.body["member"], wanted.body["role"]
+        held = any(
+            _is_plain(row) and row["role"] == role and member in row["members"] for row in policy.get("bindings", ())
+        )
+        return {"member": member, "role": role} if held else {}
+
+    def changed(self, policy: Answer, wanted: Resource, body: Mapping[str, Any]) -> Answer:
+        """The policy in which the member holds the role, or with an empty body does not."""
+        member, role = wanted.body["member"], wanted.body["role"]
+        bindings = [dict(row) for row in policy.get("bindings", ())]
+        ours = next((row for row in bindings if _is_plain(row) and row["role"] == role), None)
+        if ours is None:
+            ours = {"role": role, "members": []}
+            bindings.append(ours)
+        others = [other for other in ours["members"] if other != member]
+        ours["members"] = [*others, member] if body else others
+        return {**policy, "bindings": [row for row in bindings if row["members"]]}
+
+
 class AuditLogsAccess(PolicyAccess):
     """Which audit logs a service writes, without exempted members: ``{"logTypes": [...]}``."""
 
@@ -432,6 +456,7 @@ _WAYS: Mapping[str, Standard] = {
     "peering": PeeringAccess(),
     "service account": ServiceAccountAccess(),
     "roles": RolesAccess(),
+    "grant": GrantAccess(),
     "audit logs": AuditLogsAccess(),
     "home schedule": HomeScheduleAccess(),
 }

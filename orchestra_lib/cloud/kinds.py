@@ -175,6 +175,14 @@ _ROWS = (
         permissions=_set_policy("resourcemanager.projects"),
     ),
     Kind(
+        "grant",
+        "cloudresourcemanager.v3",
+        "cloudresourcemanager.projects",
+        access="grant",
+        identity=frozenset({"member", "role"}),
+        permissions=_set_policy("resourcemanager.projects"),
+    ),
+    Kind(
         "service account roles",
         "iam.v1",
         "iam.projects.serviceAccounts",

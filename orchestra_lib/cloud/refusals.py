@@ -23,6 +23,7 @@ _TRANSIENT_REASONS = frozenset(
         "SERVICE_UNAVAILABLE",
     }
 )
+_NOT_THERE_YET = frozenset({"CONSUMER_INVALID", "SERVICE_DISABLED", "accessNotConfigured"})
 NOT_VISIBLE = "notVisible"
 """Our own reason: what was just changed does not show yet."""
 
@@ -43,6 +44,11 @@ class CloudRefused(OrchestraError):
     def is_absence(self) -> bool:
         """Whether it says that the resource does not exist."""
         return self.status == 404
+
+    @property
+    def is_nothing_yet(self) -> bool:
+        """Whether it says that the resource does not exist, nor the API or the project that it would lie in."""
+        return self.is_absence or self.reason in _NOT_THERE_YET
 
     @property
     def is_conflict(self) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from orchestra_lib.assistant import report
 from orchestra_lib.assistant.calls import genai_client
 from orchestra_lib.assistant.code_assist import editor_files, index_commands, open_points
-from orchestra_lib.assistant.context import Packed, pack, shortlist, whole
+from orchestra_lib.assistant.context import RETRIEVED, Packed, pack, shortlist, whole
 from orchestra_lib.assistant.embedding_cache import EmbeddingCache
 from orchestra_lib.assistant.embeddings import Embedder, Task, Vectors
 from orchestra_lib.assistant.experiments import Experiment, log_run
@@ -29,8 +29,7 @@ from orchestra_lib.assistant.questions import Question
 from orchestra_lib.assistant.retrieval import Retrieved, Store, retrieve, sampled_contents
 from orchestra_lib.assistant.support import Asked, Support, choose, halves, measure
 from orchestra_lib.assistant.tokens import TokenCounter, TokenRatio
-from orchestra_lib.blueprint.assistant import KIND, Earned, assistant, section, settings_in_force
-from orchestra_lib.cloud.refusals import CloudRefused
+from orchestra_lib.blueprint.assistant import KIND, Earned, assistant, section
 from orchestra_lib.database import connect
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.display.boxes import Box, text_box
@@ -39,8 +38,9 @@ from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
 from orchestra_lib.paths import state_directory
 from orchestra_lib.phases.assistant_memory import AssistantMemory
+from orchestra_lib.phases.assistant_settings import SettingsInForce
 from orchestra_lib.phases.cloud_work import CloudWork
-from orchestra_lib.plan import Change, Plan, Verb
+from orchestra_lib.plan import Plan
 from orchestra_lib.prices import list_prices
 from orchestra_lib.rules import OFFLINE, Level, judge, summary
 from orchestra_lib.runbook import Runbook
@@ -50,7 +50,9 @@ from orchestra_lib.settings.load import STRATEGY
 
 PHASE = "04"
 
-_RATIO_ITEMS = 50  # counted one by one to learn how many characters a token has
+_RATIO_CONTEXTS = 40  # counted to learn how many characters a token of a context has
+_ABOUT = TokenRatio(4.0, 4.0, 0)  # Google's rule of thumb, for the contexts that are counted first
+_ABOUT_BUDGET_TOKENS = 1_000
 _COUNTED_QUESTIONS = 40  # whose requests are counted by the service, with and without packing
 _ANSWERED_QUESTIONS = 8  # that the model is asked: each is paid for
 
@@ -75,6 +77,7 @@ class AssistantPhase:
         self._support: Support | None = None
         self._counted: report.CountedRequests | None = None
         self._packed: dict[int, Packed] = {}
+        self._in_force = SettingsInForce(self._work, self._wanted)
 
     # --- check and plan -----------------------------------------------------------------------------------------------
 
@@ -91,13 +94,8 @@ class AssistantPhase:
         """The live state against the blueprint; the settings in force follow from what is measured."""
         with self._run.step("plan"):
             self._work.want(self._blueprint.access, self._blueprint.foundation, rehearses_foundation=True)
-            access, live = self._work.plan(), self._live_annotations()
-        known = settings_in_force(self._wanted, None)
-        chosen = "the budget of the context is what the measurement chooses"
-        detail = chosen if self._wanted.context.tokens is None else f"{self._wanted.context.tokens:,} tokens of context"
-        verb = Verb.CREATE if live is None else Verb.UPDATE
-        change = Change(verb, KIND, self._wanted.settings_resource, detail, live, dict(known))
-        return Plan((*access.changes, change), {**access.live_state, KIND: live})
+            access, change = self._work.plan(), self._in_force.change()
+        return Plan((*access.changes, change), {**access.live_state, KIND: change.before})
 
     # --- apply --------------------------------------------------------------------------------------------------------
 
@@ -132,10 +130,10 @@ class AssistantPhase:
         store = Store(found.table, self._settings.memory.index.opclass, wanted.candidates)
         with self._run.step("retrieve"), connect(found.address, role="memory") as session:
             vectors = self._memory.vectors(self._questions, self._embedded_questions)
-            self._ratio = self._counter.ratio(sampled_contents(session, found.table, _RATIO_ITEMS))
             self._retrieved = retrieve(session, store, vectors, choosing)
         with self._run.step("pack"):
             asked = self._asked(self._retrieved)
+            self._ratio = self._learnt_ratio([asked[place] for place in choosing[:_RATIO_CONTEXTS]])
             choice = choose([asked[place] for place in choosing], self._ratio, wanted.tokens)
             self._support = measure([asked[place] for place in reporting], choice, self._ratio)
             packing_ms = self._pack_all(asked, self._support, self._ratio)
@@ -209,11 +207,12 @@ class AssistantPhase:
 
     def put_in_force(self) -> Table:
         """Keep what the assistant runs with where the other parts read it; what was there before is journalled."""
+        self._in_force.refuse_if_changed(self._earned())
         resources = assistant(self._settings, self._earned()).in_force
         self._work.want(resources, self._blueprint.foundation)
         self._work.plan()
         self._work.apply()
-        kept = settings_in_force(self._wanted, self._earned())
+        kept = self._in_force.wanted(self._earned())
         return Table(("setting", "in force"), sorted(kept.items()), f"{KIND} {self._wanted.settings_resource}")
 
     def files(self) -> Box:
@@ -239,15 +238,15 @@ class AssistantPhase:
             if row.source is Source.MEASURED and isinstance(row.value, int | float)
         }
         with self._run.step("experiments"):
-            kept = settings_in_force(self._wanted, self._earned())
-            name = log_run(self._work.client.target, where, self._run.record.run_id, dict(kept), figures)
+            kept = self._in_force.wanted(self._earned())
+            name = log_run(self._work.client.target, where, self._run.record.run_id, kept, figures)
         return self._work.show((Evidence(claim, Source.OBSERVED, name),), "Experiments")
 
     def verify(self) -> Table:
         """Read everything back: a second plan is empty, and the settings in force are those that were earned."""
         self._want_everything(self._earned())
         with self._run.step("read back"):
-            live, wanted = self._live_annotations(), dict(settings_in_force(self._wanted, self._earned()))
+            live, wanted = self._in_force.live(), self._in_force.wanted(self._earned())
             rows = (
                 *self._work.read_back(),
                 yes_or_no(
@@ -296,30 +295,27 @@ class AssistantPhase:
         counted = replace(summary(findings, rules, where), claim="rules that the assistant's settings break")
         return (*(finding.evidence() for finding in findings), counted)
 
-    def _live_annotations(self) -> dict[str, str] | None:
-        path = f"projects/{self._place.project}/secrets/{self._wanted.settings_resource}"
-        try:
-            live = self._work.client.call("secretmanager.v1", "secretmanager.projects.secrets.get", path)
-        except CloudRefused as error:
-            if error.is_absence or error.status == 403:  # without the API there are no settings either
-                return None
-            raise
-        return dict(live.get("annotations", {}))
-
     def _asked(self, retrieved: Retrieved) -> list[Asked]:
         return [
             Asked(shortlist(question.text, memories), question.answer_id)
             for question, memories in zip(self._questions, retrieved.memories, strict=True)
         ]
 
+    def _learnt_ratio(self, asked: Sequence[Asked]) -> TokenRatio:
+        """From contexts like those that will be sent: headings and numbers are denser than what stands below them."""
+        contexts = (pack(one.shortlist, RETRIEVED, _ABOUT_BUDGET_TOKENS, _ABOUT) for one in asked)
+        return self._counter.ratio([context.text for context in contexts])
+
     def _pack_all(self, asked: Sequence[Asked], support: Support, ratio: TokenRatio) -> NDArray[np.float64]:
         """Read and pack every question's items as the assistant does, keep the contexts, and time it: milliseconds."""
         choice, taken = support.choice, []
-        for place, one in enumerate(asked):
-            began = time.perf_counter()
-            again = shortlist(one.shortlist.question, one.shortlist.retrieved)
-            self._packed[place] = pack(again, choice.order, choice.budget_tokens, ratio)
-            taken.append((time.perf_counter() - began) * 1e3)
+        assert self._retrieved is not None  # noqa: S101 - read before
+        for _ in range(len(self._retrieved.milliseconds) // len(asked)):
+            for place, one in enumerate(asked):
+                began = time.perf_counter()
+                again = shortlist(one.shortlist.question, one.shortlist.retrieved)
+                self._packed[place] = pack(again, choice.order, choice.budget_tokens, ratio)
+                taken.append((time.perf_counter() - began) * 1e3)
         return np.asarray(taken)
 
     def _steady_packing(self, vectors: Vectors, store: Store) -> Evidence:

@@ -10,6 +10,7 @@ import numpy as np
 
 from orchestra_lib.assistant.questions import Question, read_questions
 from orchestra_lib.assistant.retrieval import Holding, Vectors, holding
+from orchestra_lib.assistant.support import questions_needed
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.database import Address, connect
 from orchestra_lib.display import Progress
@@ -92,12 +93,15 @@ class AssistantMemory:
         return np.stack([own[question.text] for question in questions])
 
     def _questions_check(self) -> Evidence:
-        count, note = None, ""
+        wanted = self._settings.assistant
+        margin = wanted.context.support_margin if wanted else 1.0
+        needed = questions_needed(margin)
+        count, note = None, f"fewer cannot show that packing loses less than {margin:.0%} of the answers"
         try:
             count = len(self.questions())
         except ParameterError as error:
             note = str(error)
-        return Evidence("questions whose answers are known", Source.OBSERVED, count, "", Bound(">", 0), note=note)
+        return Evidence("questions whose answers are known", Source.OBSERVED, count, "", Bound(">=", needed), note=note)
 
     def _corpus(self) -> Corpus:
         wanted = self._settings.memory
@@ -122,8 +126,7 @@ class AssistantMemory:
         try:
             live = self._work.client.call("alloydb.v1", "alloydb.projects.locations.clusters.instances.get", instance)
         except CloudRefused as error:
-            # Without the API, or without the project, there is no instance either.
-            if error.is_absence or error.status == 403:
+            if error.is_nothing_yet:
                 return False
             raise
         return live.get("state") == _READY

@@ -12,7 +12,9 @@ from orchestra_lib.cloud.kinds import KINDS, Kind
 from orchestra_lib.cloud.resource import Ref, Resource, Text
 
 # Kinds whose body is the engine's own: parts of a policy, and that an API is enabled.
-OWN_BODIES = frozenset({"service", "roles", "service account roles", "repository roles", "secret roles", "audit logs"})
+OWN_BODIES = frozenset(
+    {"service", "roles", "grant", "service account roles", "repository roles", "secret roles", "audit logs"}
+)
 _NUMBERS = {"integer": int, "number": (int, float)}
 
 

@@ -252,6 +252,7 @@ _TABLE: Mapping[str, tuple[Row, ...]] = {
     "roles": (
         _member("google_project_iam_member", "identities", _IN_PROJECT, "{projects} {each} {member}", "{who}_{each}"),
     ),
+    "grant": (Row("google_project_iam_member", "identities", "{projects} {id}", _IN_PROJECT),),
     "service account roles": (
         _member(
             "google_service_account_iam_member",
