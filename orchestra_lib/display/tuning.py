@@ -130,7 +130,7 @@ def load_figure(certificate: Certificate, subject: str) -> go.Figure:
     for loaded in (certificate.warm, *certificate.others):
         figure.add_trace(_quantiles(loaded))
     _target_line(figure, certificate.p95_budget_ms, f"p95 target {certificate.p95_budget_ms:g} ms", vertical=False)
-    figure.update_layout(scattermode="group", scattergap=0.6)
+    figure.update_layout(scattermode="group", scattergap=0.6, showlegend=True)
     figure.update_yaxes(title="ms from the moment it was due (log)", type="log", dtick="D2")
     offered = certificate.warm.offered_per_second
     title = f"Latency at {offered:g} searches a second" if offered else "Latency of one search after another"

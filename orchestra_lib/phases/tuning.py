@@ -87,8 +87,6 @@ class IndexTuning:
             )
         found = self._found
         self._run.add(*tuning_evidence(found, queries.origin, len(queries)))
-        for left_out in found.skipped:
-            self._run.note(left_out)
         progress.say("interrupted; what was learnt is kept" if found.interrupted else "done")
         if found.interrupted:
             raise KeyboardInterrupt("the tuning was interrupted; what it has learnt is kept: run the cell again")
