@@ -95,8 +95,8 @@ class Serving:
     ) -> Swapped:
         """Put an index of this form in the place of those that are there, while the table is searched and written.
 
-        It is certified beside the old one with two notches more than ``effort``, one query after another; what it stands
-        under load is seen once it is alone. Raises GateFailed, with everything undone, when it is not certified.
+        It is certified beside the old one with two notches more than ``effort``, one query after another; what it
+        stands under load is seen once it is alone. Raises GateFailed, with everything undone, when it is not certified.
         """
         roomy = one_notch_up(form, one_notch_up(form, effort))
         alone = replace(self._tuning.goals(()), offered_per_second=None, filters=())
