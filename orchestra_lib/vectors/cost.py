@@ -8,6 +8,7 @@ centroid and a row cost the same wherever they lie. How well is told by observat
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ _OUTLIER = 0.1  # relative deviation from which on an observation counts less th
 _METAPAGE_READS = 2  # by the planner and by the scan
 CENTROID_OVER_ROW = 0.4
 """What a centroid costs, in rows: 0.26 us against 0.7 at 1,536 dimensions. They lie in a row and are not sorted."""
-_MEASURED_PASSES = 2  # the quicker one counts: the other one met something else on the machine
+_MEASURED_PASSES = 3  # the median counts: what one of them met on the machine is not the query's
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def observe(
             ][1:]
         for number in range(len(queries)):
             pages = passes[0][number].blocks - _METAPAGE_READS - centroid_pages - half_pages
-            milliseconds = min(measured[number].milliseconds for measured in passes)
+            milliseconds = statistics.median(measured[number].milliseconds for measured in passes)
             observations.append(Observation(centroid_pages, max(0.0, pages * rows_per_page), milliseconds))
     return tuple(observations)
 
