@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import psycopg
 from families import FAMILIES
 from pgvector.psycopg import register_vector
@@ -26,10 +27,16 @@ class Made:
 
 
 def make(kind: str, rows: int, queries: int, dimension: int, seed: int) -> Made:
-    """A synthetic family of so many rows, or the rehearsal's corpus, whose rows and dimension are its own."""
+    """A synthetic family of so many rows; the rehearsal's corpus or a .npy file, which have rows of their own."""
+    if kind.endswith(".npy"):
+        kept = np.load(kind, allow_pickle=False).astype(np.float32)
+        order = np.random.default_rng(seed).permutation(len(kept))
+        return Made(kept[order[queries:]], kept[order[:queries]], f"rows of {kind}, some held out as queries")
     if kind == "corpus":
         made = corpus.build(seed, queries, state_directory() / "corpus")
         return Made(made.embeddings, made.query_embeddings, f"rehearsal corpus, {made.embedding_model}")
+    if kind not in FAMILIES:
+        raise SystemExit(f"--kind {kind} is none of {', '.join(KINDS)}, nor a .npy file of float32 (rows, dimension)")
     vectors, asked = FAMILIES[kind](rows, queries, dimension, seed)
     return Made(vectors, asked, f"synthetic, family {kind}")
 

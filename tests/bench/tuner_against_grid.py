@@ -1,11 +1,12 @@
 """The tuner against an exhaustive grid: six numbers of lists times ten probes, all of them built and measured.
 
-.venv/bin/python tests/bench/tuner_against_grid.py [--kind topics|sheet|corpus] [--rows 100000] [--optuna]
+.venv/bin/python tests/bench/tuner_against_grid.py [--kind topics|sheet|corpus|FILE.npy] [--rows 100000] [--optuna]
 
 Small form: --rows 10000 --dimension 256 --queries 400. With --optuna also against TPE (pip install optuna) under the
-time that the tuner took. All judge by the same rule: the least p95 whose recall, by its lower bound over the same
-queries, clears the target. What each chose is then built once more and measured in turns on queries that nobody had.
-Synthetic families are labelled so.
+time that the tuner took. All judge by the same rule: the least p95 whose recall, by its lower bound, clears the target.
+Grid and TPE judge by all queries that are not kept apart, of which the tuner takes half to choose the lists and half to
+find the probes. What each chose is then built once more and measured in turns on the queries that nobody had. Synthetic
+families are labelled so.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", default="topics", choices=KINDS)
+    parser.add_argument("--kind", default="topics", help=f"one of {', '.join(KINDS)}, or a .npy file of embeddings")
     parser.add_argument("--rows", type=int, default=100_000, help="of a synthetic family")
     parser.add_argument("--dimension", type=int, default=1_536, help="of a synthetic family")
     parser.add_argument("--queries", type=int, default=1_000)
