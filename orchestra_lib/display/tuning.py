@@ -25,6 +25,7 @@ _CENTROIDS, _LISTS = COLOURS[1], COLOURS[0]
 _STATES = {"warm": COLOURS[1], "cold": COLOURS[0], "after restart": COLOURS[2]}
 _MOST_OF_AN_INTERVAL = 10  # times the value: a longer whisker, or an infinite one, would flatten everything else
 _FAR_OFF = 3  # times the largest value: a target beyond that would flatten the bars, and stands in the title alone
+_CROWDED = 8  # bars in a panel, from which on their labels would touch
 _MIB = 1 << 20
 _ABOVE, _BELOW, _BELOW_AXIS = 110, 110, 60  # pixels around the axes: title, legend, names of the axes
 
@@ -110,6 +111,7 @@ def pages_figure(points: Sequence[PagePoint], chosen_lists: int | None, subject:
                 text=[_milliseconds(point, best) for point in panel],
                 mode="text",
                 textposition="top center",
+                textfont={"size": 12 if len(panel) < _CROWDED else 9},
                 cliponaxis=False,
                 showlegend=False,
                 hoverinfo="skip",
@@ -118,7 +120,8 @@ def pages_figure(points: Sequence[PagePoint], chosen_lists: int | None, subject:
             col=column,
         )
         figure.update_yaxes(range=[0, 1.15 * max(tops)], row=1, col=column)
-        figure.update_xaxes(title="lists (★ chosen)", type="category", row=1, col=column)
+        title = "lists (★ chosen)" if chosen_lists in {point.lists for point in panel} else "lists"
+        figure.update_xaxes(title=title, type="category", row=1, col=column)
     figure.update_yaxes(title="pages of 8 kB that a search reads", row=1, col=1)
     figure.update_layout(barmode="stack")
     return _laid_out(figure, "Why: what a search reads over the number of lists, at equal recall", subject, height=480)
