@@ -153,14 +153,22 @@ def rebuild_index(
     index: LiveIndex,
     available_mib: int | None,
     progress: Callable[[str], None],
+    maintenance_work_mem_mib: int | None = None,
 ) -> BuiltIndex:
     """Build an index by its recorded definition, concurrently, as ``build_index`` does.
 
-    Raises GateFailed when memory does not suffice, DataError when the result differs from what was recorded.
+    ``maintenance_work_mem_mib`` bounds what the build may take, None lets it have what it needs. Raises GateFailed
+    when memory does not suffice, DataError when the result differs from what was recorded.
     """
     statement = sql.SQL(index.definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1))
     spec = IndexSpec(
-        table, index.form, index.opclass or _ANY_OPCLASS, index.dimension or 0, column=column, given_name=index.name
+        table,
+        index.form,
+        index.opclass or _ANY_OPCLASS,
+        index.dimension or 0,
+        maintenance_work_mem_mib,
+        column,
+        index.name,
     )
     with connect(address, role="target") as connection:
         memory = planned_memory(connection, spec)

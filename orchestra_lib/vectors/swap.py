@@ -101,6 +101,7 @@ class _Work:
     journal: SwapJournal
     available_mib: int | None
     progress: Callable[[str], None]
+    maintenance_work_mem_mib: int | None = None
 
 
 def swap(
@@ -125,7 +126,7 @@ def swap(
     with _work(address, spec.table, journal_path, available_mib, progress) as work:
         orders = _orders(work.session, spec, effort, role, application_follows=application_follows)
         check_memory(planned_memory(work.session, spec), spec, available_mib)
-        return _carry_out(work, orders, certify)
+        return _carry_out(replace(work, maintenance_work_mem_mib=spec.maintenance_work_mem_mib), orders, certify)
 
 
 def roll_back(
@@ -147,7 +148,7 @@ def roll_back(
     orders = last.orders
     reverse = replace(
         orders,
-        making=orders.dropping,
+        making=tuple(index for index in orders.dropping if index.valid),
         dropping=orders.making,
         before=orders.after,
         guard={name: _larger(orders.after[name], orders.before[name]) for name in orders.guard},
@@ -218,7 +219,15 @@ def _build(work: _Work, recorded: RecordedSwap) -> tuple[tuple[BuiltIndex, ...],
     orders, address = recorded.orders, _named(work.address, f"{_APPLICATION} {recorded.id}")
     work.journal.begun(recorded, Step.BUILD)
     made = tuple(
-        rebuild_index(address, orders.table, orders.column, index, work.available_mib, work.progress)
+        rebuild_index(
+            address,
+            orders.table,
+            orders.column,
+            index,
+            work.available_mib,
+            work.progress,
+            work.maintenance_work_mem_mib,
+        )
         for index in orders.making
     )
     prewarmed = warm(address, [_quoted(work.session, index.name) for index in made], lambda: None) if made else None

@@ -258,6 +258,20 @@ def test_the_previous_index_and_its_probes_come_back_by_a_rollback(table, journa
         roll_back(table, journal_path=journal)
 
 
+def test_what_a_killed_build_had_left_goes_with_the_old_index_and_does_not_come_back(table, journal):
+    with connect(table, autocommit=False) as writer, connect(table) as building:
+        writer.execute("UPDATE memories SET user_id = user_id WHERE id = 'id-00000000'")
+        building.execute("SET statement_timeout = 300")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            building.execute("CREATE INDEX CONCURRENTLY left_over ON memories USING hnsw (embedding vector_cosine_ops)")
+        writer.rollback()
+    assert state(table) == ([OLD_NAME], ["left_over"], OLD_PROBES)
+    do(table, journal)
+    assert state(table) == SWAPPED
+    roll_back(table, journal_path=journal)
+    assert state(table) == AS_BEFORE
+
+
 def test_a_first_index_is_taken_away_again_by_a_rollback(table, journal):
     with connect(table) as connection:
         connection.execute(f"DROP INDEX {OLD_NAME}")
