@@ -225,9 +225,9 @@ def drift_evidence(report: DriftReport, which: str) -> tuple[Evidence, ...]:
 def comparison_sentence(before: Delivery, after: Delivery) -> str:
     """Before against after, only as far as the intervals allow."""
     return (
-        f"The {before.where}, searched the same way, takes {before.p95_ms.value:.2f} ms at p95 with recall "
-        f"{before.recall.value:.3f}, the {after.where} {after.p95_ms.value:.2f} ms with recall "
-        f"{after.recall.value:.3f}: {_ratio(before, after)}."
+        f"Searched in the same way, {before.when} ({before.where}) 95 of 100 searches take at most "
+        f"{before.p95_ms.value:.2f} ms with recall {before.recall.value:.3f}, {after.when} ({after.where}) "
+        f"{after.p95_ms.value:.2f} ms with recall {after.recall.value:.3f}: {_ratio(before, after)}."
     )
 
 
