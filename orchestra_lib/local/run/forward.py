@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import web
@@ -44,7 +45,10 @@ class UpstreamLost(Exception):
 
 def session() -> aiohttp.ClientSession:
     """The client that requests are handed on with: as many connections as there are requests, nothing of its own."""
+    watching = aiohttp.TraceConfig()
+    watching.on_request_headers_sent.append(_note_sent)
     return aiohttp.ClientSession(
+        trace_configs=[watching],
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_UPSTREAM_KEPT_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
@@ -52,6 +56,12 @@ def session() -> aiohttp.ClientSession:
         skip_auto_headers=_OWN_DEFAULTS,
         trust_env=False,
     )
+
+
+async def _note_sent(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _sent: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    context.trace_request_ctx.append(True)
 
 
 def passed_on(request: web.BaseRequest, changes: Mapping[str, str | None]) -> CIMultiDict[str]:
@@ -74,10 +84,16 @@ async def hand_on(
 ) -> web.StreamResponse:
     """Send a request to ``url`` and its answer back. Raises UpstreamLost."""
     answer: web.StreamResponse | None = None
+    sent: list[bool] = []  # the client may try a second time, on a new connection, what it has sent already
     body = request.content if request.body_exists else None
     try:
         async with client.request(
-            request.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
+            request.method,
+            URL(url, encoded=True),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            trace_request_ctx=sent,
         ) as upstream:
             answer = web.StreamResponse(status=upstream.status, reason=upstream.reason)
             for name, value in upstream.headers.items():
@@ -93,6 +109,6 @@ async def hand_on(
             return answer
         raise UpstreamLost(str(error)) from error
     except aiohttp.ClientConnectorError as error:
-        raise UpstreamLost(str(error), reached=False) from error
+        raise UpstreamLost(str(error), reached=bool(sent)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise UpstreamLost(f"{type(error).__name__}: {error}", answered=bool(answer and answer.prepared)) from error

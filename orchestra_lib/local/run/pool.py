@@ -40,6 +40,7 @@ class Counts:
     """What a revision did since the data plane started."""
 
     requests: int = 0
+    """That an instance has had."""
     failed: int = 0
     """Answered 503 because the instance was lost, 504 because it took too long."""
     rejected: int = 0
@@ -118,7 +119,6 @@ class Pool:
 
     def _taken(self, instance: Instance) -> Instance:
         instance.in_flight += 1
-        self.counts.requests += 1
         return instance
 
     def _hand_out(self) -> None:

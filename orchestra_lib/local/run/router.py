@@ -173,6 +173,7 @@ class Router:
         """Hand a request to an instance; to another one if the first has ended before it got anything."""
         for attempt in range(1, _ATTEMPTS + 1):
             instance = await pool.acquire()
+            pool.counts.requests += attempt == 1
             try:
                 url = f"http://{HOST}:{instance.port}{request.raw_path}"
                 return await hand_on(request, self._client, url, passed_on(request, _changes(request)))

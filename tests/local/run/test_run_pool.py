@@ -86,7 +86,7 @@ def test_requests_start_as_many_instances_as_they_need_and_no_more(new_pool):
     async def scenario(pool):
         taken = await asyncio.gather(*(pool.acquire() for _ in range(5)))
         assert sorted(one.in_flight for one in pool.instances) == [1, 2, 2]
-        assert (pool.counts.started, pool.counts.cold_starts, pool.counts.requests) == (3, 3, 5)
+        assert (pool.counts.started, pool.counts.cold_starts) == (3, 3)
         for one in taken:
             pool.release(one)
         again = await pool.acquire()
