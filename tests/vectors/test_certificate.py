@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg import sql
 from vectors.small_tables import DIMENSION, table_with_vectors
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
+from orchestra_lib.local import postgres
 from orchestra_lib.vectors.certificate import Conditions, Subject, attempts, bounded_recall, certify
 from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.forms import EXACT, Effort, ivfflat
@@ -120,3 +125,39 @@ def test_the_exact_scan_can_be_certified_too(indexed):
     found = certify(Subject(subject.address, exact, None, Effort(1), Effort(1)), queries, GOALS, CONDITIONS)
     assert found.recall.value == 1.0
     assert found.holds, found.reasons
+
+
+@pytest.fixture
+def own_server():
+    """Where a server of its own is, and what restarts it."""
+    directory = Path(tempfile.mkdtemp(prefix="orchestra-certificate-"))
+    directory.chmod(0o755)
+    data, title = directory / "own", "the test's own server"
+
+    def restart():
+        postgres.stop(data, title)
+        return postgres.start(data, title, {}).conninfo()
+
+    try:
+        conninfo = restart()
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        yield conninfo, restart
+    finally:
+        postgres.stop(data, title)
+        shutil.rmtree(directory)
+
+
+@pytest.mark.slow
+def test_cold_and_after_a_restart_are_measured_where_the_server_is_ours(own_server):
+    conninfo, restart = own_server
+    _, asked = table_with_vectors(conninfo, 2_000, 100)
+    built = build_index(conninfo, IndexSpec("memories", ivfflat(40), GOALS.opclass, DIMENSION), None, lambda _: None)
+    with connect(conninfo) as connection:
+        truth = exact_neighbours(connection, TABLE, asked, GOALS.k, GOALS.opclass)
+    target = Searchable(TABLE, GOALS.opclass, GOALS.k, ivfflat(40))
+    subject = Subject(conninfo, target, built.name, Effort(10), Effort(13))
+    found = certify(subject, QuerySet(asked, None, truth), GOALS, replace(CONDITIONS, restart=restart))
+    assert [one.state for one in found.others] == ["cold", "after restart"]
+    assert found.others[0].p99_ms.value > found.warm.p50_ms.value, "the first searches read from the disk"
+    assert not any(reason.startswith("after restart") for reason in found.missing)
