@@ -4,8 +4,9 @@
 
 Real: each number of lists is built twice, since k-means begins at random, and searched with every query at each number
 of probes. Virtual: truth, sample and six seeds for each number of lists. Recall agrees where the means of both differ
-by no more than two standard errors, from the spread between the seeds: of 20 points one may miss that. Latency: the cost model is fitted on
-one real index, the second of the lists, and told for all others; what is compared is the server's own time.
+by no more than two standard errors, from the spread between the seeds: of ten points one may miss that by chance.
+Latency: the cost model is fitted on one real index, the second of the lists, and told for all others; what is compared
+is the server's own time.
 """
 
 from __future__ import annotations
