@@ -228,7 +228,7 @@ def test_the_plain_papermill_command_goes_on_to_the_end_and_loses_no_acknowledge
 
 @pytest.mark.slow
 def test_the_assistant_reads_the_store_that_was_moved_and_packs_it_without_losing_answers(home: Path) -> None:
-    told = run(home, "assistant.ipynb", runbook="04_assistant")
+    told = run(home, "assistant.ipynb", "-p", "sample", "20", "-p", "repeats", "2", runbook="04_assistant")
     assert (told.exit_code, told.record.outcome, told.record.verdict) == (0, "completed", "REHEARSED"), told.output
     rows = {row["claim"]: row for row in told.record.evidence}
     assert rows["memories to answer from"]["note"] == "AlloyDB, by phase 3"

@@ -144,8 +144,8 @@ def _least_effort(found: Callable[[Effort], list[frozenset[str]]], usual: Effort
     while effort.value < most:
         further = replace(effort, value=min(2 * effort.value, most))
         there = found(further)
-        same = sum(len(one & other) for one, other in zip(here, there, strict=True))
-        if same >= _ENOUGH_ALIKE * sum(map(len, there)):
+        same, all_ = sum(len(one & other) for one, other in zip(here, there, strict=True)), sum(map(len, there))
+        if all_ and same >= _ENOUGH_ALIKE * all_:
             break
         effort, here = further, there
     return effort
