@@ -26,6 +26,7 @@ from orchestra_lib.vectors.selection import Forecast, best, forecast, rivals, un
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
 _HOPELESS = 1.15  # the centroids alone cost so many times what the best costs in all
+_ENOUGH_RISES = 2  # one alone may be chance
 _REFINEMENTS = 2
 _PAIRS_PER_PAGE = 183
 _WORTH_A_BUILD = 0.025
@@ -62,16 +63,19 @@ class ListsChoice:
         options = feasible_lists(
             self.rows, dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
         )
-        least = np.inf
+        least, before, rises = np.inf, np.inf, 0
         for lists in options:
             centroids = self.model.b_ms_per_centroid_page * centroid_pages(lists, dimension, Storage.VECTOR)
-            if centroids > _HOPELESS * least and lists not in goals.lists:
-                continue  # nothing that it reads after the centroids could make up for them
+            # What is read falls with the lists and then rises with the centroids; the largest take longest to compute.
+            if (centroids > _HOPELESS * least or rises >= _ENOUGH_RISES) and lists not in goals.lists:
+                continue
             if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
                 break
             self.compute(lists)
             found = self.forecast(lists)
-            least = min(least, found.p95 if found.reaches else np.inf)
+            expected = found.p95 if found.reaches else np.inf
+            rises = rises + 1 if expected > before else 0
+            least, before = min(least, expected), expected
 
     def compute(self, lists: int, seed: int = 0) -> None:
         """Compute the virtual index of so many lists unless it is there."""
