@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,6 +22,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import run_v2
 from google.oauth2.credentials import Credentials
 
+from orchestra_lib.local.control import process
 from orchestra_lib.local.control.control import ControlPlane
 from orchestra_lib.local.control.operations import Latency
 from orchestra_lib.local.run import asking, presence, program
@@ -249,6 +253,25 @@ def furnish(directory: Path) -> None:
         }
         control.store.put(f"artifactregistry/{name}", body)
     control.close()
+
+
+@contextmanager
+def running() -> Iterator[RunPlanes]:
+    """Both planes with a state of their own, as long as the block lasts."""
+    state = Path(tempfile.mkdtemp(prefix="orchestra-run-"))
+    directory = process.directory(state)
+    directory.mkdir(parents=True)
+    furnish(directory)
+    try:
+        control = process.up(state, latency="0")
+        found = RunPlanes(directory, control.url, Path(control.token_file))
+        found.want()
+        yield found
+        found.http.close()
+    finally:
+        program.down(directory)
+        process.down(state)
+        shutil.rmtree(state)
 
 
 __all__ = ["GoogleAPICallError", "psutil", "send"]

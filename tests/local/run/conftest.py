@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
-from run_planes import INVOKER, RunPlanes, Service, furnish
-
-from orchestra_lib.local.control import process
-from orchestra_lib.local.run import program
+from run_planes import INVOKER, RunPlanes, Service, running
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
 def planes() -> Iterator[RunPlanes]:
-    state = Path(tempfile.mkdtemp(prefix="orchestra-run-"))
-    directory = process.directory(state)
-    directory.mkdir(parents=True)
-    furnish(directory)
-    try:
-        control = process.up(state, latency="0")
-        found = RunPlanes(directory, control.url, Path(control.token_file))
-        found.want()
+    with running() as found:
         yield found
-        found.http.close()
-    finally:
-        program.down(directory)
-        process.down(state)
-        shutil.rmtree(state)
 
 
 @pytest.fixture(scope="session")
