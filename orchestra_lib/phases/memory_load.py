@@ -44,8 +44,9 @@ class RehearsalLoad:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether this run has a writer."""
-        return self._stores.source.is_rehearsal and self._stores.memory.load is not None
+        """Whether this run has a writer: a rehearsal's, unless its store is to stand still."""
+        memory = self._stores.memory
+        return self._stores.source.is_rehearsal and memory.load is not None and memory.stream.live
 
     @property
     def is_running(self) -> bool:

@@ -11,6 +11,7 @@ from psycopg import sql
 from orchestra_lib import settings, stream_process
 from orchestra_lib.database import Address, connect
 from orchestra_lib.display import Progress, Table
+from orchestra_lib.display.boxes import Box, message_box
 from orchestra_lib.display.lag import LagPoint, lag_figure
 from orchestra_lib.errors import DataError, GateFailed, TargetUnreachable
 from orchestra_lib.evidence import Bound, Evidence, Source
@@ -54,8 +55,10 @@ class StreamSteps:
         self._points: list[LagPoint] = []
         self._started: StreamStatus | None = None
 
-    def start(self) -> Table:
+    def start(self) -> Table | Box:
         """Start the stream's process, or find it running; in a rehearsal with a backlog to catch up with."""
+        if not self._settings.stream.live:
+            return self._left_out()
         was_there = stream_process.running(self._environment) is not None
         with self._run.step("stream"):
             piled = self._load.pile_up(_PILED_ROWS) if self._load.is_wanted and not was_there else 0
@@ -71,15 +74,19 @@ class StreamSteps:
         """Start the stream's process again, unless it runs."""
         stream_process.start(self._environment, self._overrides())
 
-    def catch_up(self) -> Table:
+    def catch_up(self) -> Table | Box:
         """Wait until the stream has brought what was written before; then watch it keep up for a while."""
+        if not self._settings.stream.live:
+            return self._left_out()
         with self._run.step("catch up"):
             rows = self._timed()
             rows += self._watched()
         return self._stores.show((*rows, *self.standing()), "Catching up and keeping up")
 
-    def figure(self) -> go.Figure:
+    def figure(self) -> go.Figure | Box:
         """How far behind it was, and what it applied, over time."""
+        if not self._settings.stream.live:
+            return self._left_out()
         if not self._points:
             raise GateFailed("nothing was watched yet: run the cell that catches up first")
         host, sync = self._run.record.host, self._settings.sync
@@ -89,8 +96,10 @@ class StreamSteps:
         )
         return lag_figure(self._points, self._run.settings.targets.sync_records_per_second, subject)
 
-    def compare(self) -> Table:
+    def compare(self) -> Table | Box:
         """Compare every row of both stores while the stream runs."""
+        if not self._settings.stream.live:
+            return self._left_out()
         progress = Progress("compare", "rows")
         source, target = self.stores_compared()
         with self._run.step("compare live"):
@@ -114,8 +123,10 @@ class StreamSteps:
             )
         return table
 
-    def shadow(self) -> Table:
+    def shadow(self) -> Table | Box:
         """Ask both stores the same questions and explain every difference."""
+        if not self._settings.stream.live:
+            return self._left_out()
         source, target = self.stores_compared()
         sides = [self._side(store) for store in (source, target)]
         progress = Progress("shadow reads", "queries")
@@ -147,6 +158,9 @@ class StreamSteps:
         with connect(address, role="target") as session:
             ours = source_table(session, TARGET_TABLE, {})
         return Store("source", self._stores.source.address, theirs), Store("target", address, ours)
+
+    def _left_out(self) -> Box:
+        return message_box("The store stands still (live = False): nothing is streamed, and this step is left out.")
 
     def _timed(self) -> list[Evidence]:
         """Watch until what is written by now has come; the rate if there was enough of it."""

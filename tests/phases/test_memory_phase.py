@@ -420,3 +420,23 @@ def test_nothing_is_copied_over_a_target_that_is_written_to(pair: Pair, opened: 
         "an earlier run was cut off after its cutover: the writers have been brought back"
     )
     on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
+
+
+def test_a_store_that_stands_still_goes_through_every_cell_of_the_stream_and_says_that_nothing_is_streamed(
+    pair: Pair, opened: Opened
+) -> None:
+    fill(pair.source, 300)
+    phase = opened()
+    phase.inventory()
+    phase.start_load()
+    phase.copy()
+    phase.verify()
+    told = [phase.stream.start(), phase.stream.catch_up(), phase.stream.figure()]
+    told += [phase.stream.compare(), phase.stream.shadow()]
+    assert all("nothing is streamed" in str(one._repr_html_()) for one in told)
+    phase.cutover.there()
+    phase.cutover.back()
+    phase.cutover.judge()
+    phase.read_back()
+    phase.leave()
+    assert not [row.claim for row in phase._run.evidence if row.verdict in (Verdict.FAIL, Verdict.MISSING)]
