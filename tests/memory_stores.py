@@ -12,7 +12,10 @@ import yaml
 from stores import Pair
 
 from orchestra_lib import settings, stream_process
+from orchestra_lib.local.alloydb import program
+from orchestra_lib.local.control import process
 from orchestra_lib.memory.slot import drop_slot
+from orchestra_lib.paths import state_directory
 
 _TABLES = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
 
@@ -62,6 +65,7 @@ def clear(pair: Pair, environments: Iterable[str] = ("local",)) -> None:
     """End the streams, and give back what belongs to the servers and not to the databases."""
     for environment in environments:
         stream_process.stop(environment)
+    local_down()
     for conninfo in (pair.source, pair.target):
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute(
@@ -73,6 +77,13 @@ def clear(pair: Pair, environments: Iterable[str] = ("local",)) -> None:
             for (table,) in connection.execute(_TABLES).fetchall():
                 connection.execute(f"DROP TABLE {table}")
             connection.execute(f"DROP ROLE IF EXISTS {writer_of(pair)}")
+
+
+def local_down() -> None:
+    """Stop the local target of the state directory, which outlives whoever has started it."""
+    state = state_directory()
+    program.down(process.directory(state))
+    process.down(state)
 
 
 def server_directory() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import google.oauth2.credentials
+import memory_stores
 import pytest
 import settings_content
 from control_plane import TOKEN, Server, serving
@@ -77,6 +78,7 @@ def opened(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             lock.release()
         for one in run._more_locks:
             one.release()
+    memory_stores.local_down()
 
 
 def first_journal() -> Journal:
