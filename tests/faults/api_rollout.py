@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import io
 import os
 import shutil
 import signal
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -35,7 +32,7 @@ from google.oauth2.credentials import Credentials
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from run_planes import LOCATION, REPOSITORY, RunPlanes, running
+from run_planes import PROJECT, REGION, RunPlanes, running
 from service.serving import DIMENSION, memory, prepared, token_of, tokens_file
 from stores import unit_vectors
 
@@ -47,6 +44,7 @@ from orchestra_lib.evidence import Source
 from orchestra_lib.local import databases
 from orchestra_lib.rollout.blue_green import Gate, redirect, roll_out
 from orchestra_lib.rollout.comparison import Requests
+from orchestra_lib.rollout.image import Repository, build, source_of
 from orchestra_lib.rollout.journal import RolloutJournal
 from orchestra_lib.rollout.service import RunService
 from orchestra_lib.settings import root
@@ -56,7 +54,7 @@ MEMORIES, QUERIES, K = 60, 40, 5
 LONGEST_SECONDS = 3_600.0
 LARGEST_FAILED_SHARE, LONGEST_REDIRECT_SECONDS = 0.001, 1.0
 # Both revisions share two cores with the load and the database: this finds what is wrong, not what is a little slow.
-GATE = Gate(percents=(5, 25, 100), warm_requests=10, requests=50, latency_ratio=4.0)
+GATE = Gate(percents=(5, 25, 100), warm_requests=10, requests=30, latency_ratio=4.0)
 PROBE = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 60, "httpGet": {"path": "/readyz"}}
 
 
@@ -149,9 +147,10 @@ class Trial:
         self._planes, self._store = planes, store
         self._journal = RolloutJournal(directory / "rollouts.jsonl")
         self._tokens = tokens_file(directory)
-        self._image = _image(planes)
+        client = Client(Target("local", planes.url, Credentials(planes.token)))
+        self._image = build(client, Repository(PROJECT, REGION, "images"), "memory-api", source_of(root()))
         made = planes.service("memory-api", template=self._template("blue"), invokerIamDisabled=True)
-        self.service = RunService(Client(Target("local", planes.url, Credentials(planes.token))), made.name)
+        self.service = RunService(client, made.name)
         self._uri = made.uri
         self.report = Report()
         self._expected = self._filled()
@@ -294,21 +293,6 @@ def run(rounds: int, rate: float, calm_seconds: float) -> Report:
             store.close()
     finally:
         shutil.rmtree(directory)
-
-
-def _image(planes: RunPlanes) -> str:
-    """The memory API's own image, built from this checkout."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for path in sorted((root() / "orchestra_lib").rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                archive.add(path, path.relative_to(root()))
-    script = f"#!/usr/bin/env bash\nbase64 --decode <<< '{base64.b64encode(packed.getvalue()).decode()}' | tar -xz\n"
-    image, docker = f"{REPOSITORY}/memory-api:v1", "gcr.io/cloud-builders/docker"
-    arguments = ["build", "--tag", image, "--file", "orchestra_lib/service/Dockerfile", "."]
-    body = {"steps": [{"name": docker, "script": script}, {"name": docker, "args": arguments}], "images": [image]}
-    planes.done("cloudbuild/v1", planes.call("POST", f"cloudbuild/v1/{LOCATION}/builds", body), seconds=120)
-    return image
 
 
 def _as(user: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from orchestra_lib.rollout.service import Share, is_revision_of, revision_name
 
 ASKED = Requests(({"method": "GET", "url": "/"},), dict, {"answered_by": "it names the revision"})
 # Two processes on a busy machine: a ratio of 3 is far above noise, and what the slow one is, is far above 3.
-GATE = Gate(warm_requests=5, requests=60, latency_ratio=3.0)
+GATE = Gate(warm_requests=5, requests=40, latency_ratio=3.0)
 
 
 class Load:
@@ -114,7 +114,7 @@ def test_a_revision_that_does_not_start_leaves_everything_and_another_attempt_ha
     assert not is_revision_of(names.pop(), bench.template())
 
 
-@pytest.mark.parametrize(("dies", "green_stays"), [("warm", False), ("25 %", False), ("decided", True)])
+@pytest.mark.parametrize(("dies", "green_stays"), [("25 %", False), ("decided", True)])
 def test_a_rollout_that_is_killed_is_completed_or_taken_back_by_the_next_run(bench, journal, dies, green_stays):
     service, template = bench.service(), bench.template(GREETING="new")
     blue = service.serving()
