@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from run_planes import INVOKER, soon
 
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.errors import GateFailed, RecordError
@@ -19,7 +20,7 @@ from orchestra_lib.evidence import Source
 from orchestra_lib.rollout.blue_green import BLUE, GREEN, Gate, is_served, recover, redirect, roll_out
 from orchestra_lib.rollout.comparison import Requests, compare
 from orchestra_lib.rollout.journal import Outcome, RolloutJournal
-from orchestra_lib.rollout.service import Share, is_revision_of, revision_name
+from orchestra_lib.rollout.service import RunService, Share, is_revision_of, revision_name
 
 ASKED = Requests(({"method": "GET", "url": "/"},), dict, {"answered_by": "it names the revision"})
 # Two processes on a busy machine: a ratio of 3 is far above noise, and what the slow one is, is far above 3.
@@ -146,3 +147,22 @@ def test_an_address_that_nobody_answers_at_is_a_difference_and_no_exception(benc
     assert found.answered_by_both == 0
     assert found.failed_by_green_alone == 2
     assert "green no answer (ConnectError)" in found.told()
+
+
+def test_a_private_service_is_rolled_out_with_a_token_for_its_own_address_at_the_tags_too(bench, journal):
+    planes = bench.planes
+    made = planes.service("private-api", template=bench.template())
+    made.allow(f"serviceAccount:{INVOKER}")
+    service = RunService(bench.client, made.name)
+    token = planes.id_token(INVOKER, made.uri)
+    soon(lambda: httpx.get(made.uri, headers=bearer(token), trust_env=False).status_code == 200)
+    few = Gate(percents=(100,), warm_requests=1, requests=20, latency_ratio=1_000)
+    with pytest.raises(GateFailed, match=r"answers that differ from blue's: .*0 compared"):
+        roll_out(service, bench.template(GREETING="x"), ASKED, few, journal, Source.REHEARSED)
+    asked = Requests(ASKED.requests, lambda: bearer(token), ASKED.explained)
+    done = roll_out(service, bench.template(GREETING="x"), asked, few, journal, Source.REHEARSED)
+    assert service.serving() == done.green
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
