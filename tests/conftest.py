@@ -28,6 +28,22 @@ hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
+_LONGEST_FIRST = (
+    "test_notebooks.py",
+    "test_workstations_runbook.py",
+    "test_papermill_engine.py",
+    "test_memory_phase.py",
+    "test_memory_resume.py",
+    "test_migrate.py",
+)
+"""Files that take a minute or more: begun last, one of two workers would wait for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[databases.LocalState]:
     # Not under pytest's tmp_path: the server's user must be able to enter every folder above its data.
