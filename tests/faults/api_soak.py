@@ -1,7 +1,8 @@
 """The memory API under 50 users at once for ten minutes: its memory stays flat, and nothing is left open.
 
 Each user stores, searches by vector and by text, lists and deletes, as fast as the answers come. Every answer is
-checked against what the user has done; the process, its file descriptors and the server's sessions are looked at all the while.
+checked against what the user has done; the process, its file descriptors and the server's sessions are looked at all
+the while.
 Ends with 1 and the reason if one of the claims does not hold.
 
     python tests/faults/api_soak.py [--seconds 600] [--users 50]
