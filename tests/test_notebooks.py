@@ -250,7 +250,7 @@ def test_the_live_store_is_tuned_headless_and_a_rollback_brings_the_previous_ind
         "vector",
         "-p",
         "budget_seconds",
-        "12",
+        "30",
         "-p",
         "load_seconds",
         "4",

@@ -131,7 +131,7 @@ def test_a_text_finds_what_holds_any_of_its_words_and_the_best_first(api: Api):
 
 
 def test_fusion_prefers_what_both_rankings_know(api: Api):
-    both = api.store(content="breaker", embedding=[1, 0.1, 0])
+    both = api.store(content="breaker, breaker", embedding=[1, 0.1, 0])
     near = api.store(content="unrelated", embedding=[1, 0, 0])
     text = api.store(content="breaker", embedding=[-1, 0, 0])
     hits = api.as_user().post("/v1/search", json={"embedding": [1, 0, 0], "text": "breaker", "k": 3}).json()["hits"]
