@@ -25,8 +25,9 @@ fi
 check ruff check
 check ruff format --check
 check mypy
-# Two workers, because most tests wait for servers and kernels; by file, because fixtures of a file are costly.
-set -- -n 2 --dist loadfile "$@"
+# Two workers, because most tests wait for servers and kernels; by file, because fixtures of a file are costly; in the
+# order that tests/conftest.py gives, the longest first.
+set -- -n 2 --dist loadfile --no-loadscope-reorder "$@"
 printf '== pytest %s\n' "$*"
 if [[ -z $failed ]]; then
     exec "$venv/bin/python" -m pytest "$@"

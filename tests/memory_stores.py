@@ -12,6 +12,7 @@ import yaml
 from stores import Pair
 
 from orchestra_lib import settings, stream_process
+from orchestra_lib.local import databases
 from orchestra_lib.local.alloydb import program
 from orchestra_lib.local.control import process
 from orchestra_lib.memory.slot import drop_slot
@@ -84,6 +85,7 @@ def local_down() -> None:
     state = state_directory()
     program.down(process.directory(state))
     process.down(state)
+    databases.down(state)
 
 
 def server_directory() -> Path:

@@ -405,7 +405,7 @@ def test_the_callers_shell_stays_where_and_as_it_was(project: Project):
 
 # --- run_tests.sh and CI ---
 
-WORKERS = ("-n", "2", "--dist", "loadfile")
+WORKERS = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def test_everything_is_checked_and_pytest_has_the_last_word(project: Project):

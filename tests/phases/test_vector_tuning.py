@@ -24,6 +24,7 @@ from orchestra_lib.vectors.session_defaults import persist
 pytestmark = pytest.mark.slow
 
 OLD = "memories_embedding_ivfflat_4"
+RECALL = "recall@10 on the target, lower end of its interval"
 QUICK = {"methods": "ivfflat", "storages": "vector", "queries": 200, "budget_seconds": 15}
 
 Opened = Callable[..., VectorTuningPhase]
@@ -37,7 +38,7 @@ def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("ORCHESTRA_HOME", str(tmp_path))
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
-    fill(pair.target, 1_000, clusters=200)
+    fill(pair.target, 1_000, clusters=25)
     on(pair.target, f"CREATE INDEX {OLD} ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 4)")
     persist(pair.target, {"ivfflat.probes": "3"})
 
@@ -102,12 +103,15 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     assert [change.verb for change in plan.changes] == [Verb.REPLACE, Verb.UPDATE]
     assert plan.digest == phase.plan().digest
     applied(phase)
-    found = evidence(phase)
-    assert [row.claim for row in found.values() if row.verdict not in (Verdict.PASS, Verdict.NOTED)] == []
+    found, certified = evidence(phase), phase._need_certificate()
+    # An index that is built again is another one: on 80 queries it may miss its target by chance, and then has to say so.
+    missed = [] if certified.recall.low >= certified.recall_target else [RECALL]
+    assert [row.claim for row in found.values() if row.verdict not in (Verdict.PASS, Verdict.NOTED)] == missed
     (new,) = indexes(pair.target)
     assert new != OLD
     assert probes(pair.target) == found["ivfflat.probes that a new session has"].value
-    assert found["index as it is now: recall of the last searches watched"].value >= 0.95
+    watched = found["index as it is now: recall of the last searches watched"].value
+    assert watched == pytest.approx(certified.recall.value, abs=0.05), "the new index is watched"
 
     back = IndexReturn(phase._settings, "08")
     assert [(change.verb, change.name) for change in back.changes() if change.kind == "index"] == [
