@@ -104,7 +104,7 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     assert plan.digest == phase.plan().digest
     applied(phase)
     found, certified = evidence(phase), phase._need_certificate()
-    # An index that is built again is another one: on 80 queries it may miss its target by chance, and then has to say so.
+    # An index built again is another one: on 80 queries it may miss its target by chance, and then has to say so.
     missed = [] if certified.recall.low >= certified.recall_target else [RECALL]
     assert [row.claim for row in found.values() if row.verdict not in (Verdict.PASS, Verdict.NOTED)] == missed
     (new,) = indexes(pair.target)
