@@ -60,8 +60,8 @@ def test_an_index_has_the_size_that_its_layout_gives_it(pair):
             connection.execute("DROP INDEX i")
             sizes[size, storage] = row[0]
     # Which list a row is in is pgvector's secret; the fewest and the most pages that any shares can have are not.
+    # The most, when one list has all the rows and each of the others a page for nothing.
     for (size, storage), pages in sizes.items():
         per_page = rows_per_page(size, storage)
         fixed = 1 + centroid_pages(lists, size, storage)
-        assert fixed + -(-500 // per_page) <= pages <= fixed + lists + (500 - lists) // per_page + 1
-    assert sizes[dimension, Storage.VECTOR] in range(521, 524), "a row a page, and perhaps an empty list"
+        assert fixed + max(lists, -(-500 // per_page)) <= pages <= fixed + lists + (500 - 1) // per_page
