@@ -61,6 +61,14 @@ def verified(directory: Path, token: str) -> Identity | None:
         return None
 
 
+def certificates(directory: Path) -> dict[str, str]:
+    """Key id -> what verifies a signature, in PEM. Google's are certificates, this is the bare key: both are taken.
+
+    https://www.googleapis.com/oauth2/v1/certs
+    """
+    return {_KEY_ID: _public_part(_private_key(directory)).decode()}
+
+
 def is_signed(bearer: str) -> bool:
     """Whether a header's ``Bearer HEADER.PAYLOAD`` begins as a signed token does."""
     scheme, _, rest = bearer.partition(" ")

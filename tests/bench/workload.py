@@ -141,9 +141,11 @@ def freshness(source: str, target: str, target_data: Path, since: float, since_l
                 [since],
             ).fetchall()
         )
-    with psycopg.connect(target) as connection:
+    with psycopg.connect(target, autocommit=True) as connection:
         ids = list(there)
         rows = connection.execute("SELECT id, xmin::text::int FROM memories WHERE id = ANY(%s)", [ids]).fetchall()
+        # A subscription does not wait until its commits are in the log's files; this one does, and they with it.
+        connection.execute("SELECT pg_logical_emit_message(true, 'freshness', '')")
         end = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()[0]
     commits = _commits(target_data, since_lsn, end)
     return np.array([commits[xid] - there[key] for key, xid in rows])

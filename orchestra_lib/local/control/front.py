@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestra_lib.local import id_tokens
 from orchestra_lib.local.control import checks, injected, masks
 from orchestra_lib.local.control.call import Call
 from orchestra_lib.local.control.catalog import Method
@@ -22,6 +23,8 @@ from orchestra_lib.local.control.injected import Injected
 # aiplatform.us-central1.rep.googleapis.com
 _HOST = re.compile(r"^(?:[a-z]+-[a-z]+\d+-)?([a-z]+)(?:\.mtls|\.[a-z]+-[a-z]+\d+\.rep)?\.googleapis\.com(?::\d+)?$")
 _LOCAL = "_local"
+_CERTIFICATES = "/oauth2/v1/certs"
+"""Where whoever checks identity tokens finds what verifies them, as at www.googleapis.com: public, without a token."""
 # The generated REST client of AI Platform asks for operations below /ui/ instead of /v1/.
 _PREFIX_ALIASES = {("aiplatform", "ui"): "v1"}
 _SYSTEM_PARAMETERS = frozenset({"$alt", "$.xgafv", "$prettyPrint", "$fields", "$key", "$userProject", "userProject"})
@@ -55,6 +58,8 @@ def answer(control: ControlPlane, request: Request) -> Answer:
     service = ""
     request = _as_meant(request)
     try:
+        if (request.http_method, request.path) == ("GET", _CERTIFICATES):
+            return Answer(200, dict(id_tokens.certificates(control.directory)))
         now = control.clock()
         caller = control.tokens.caller(request.headers.get("authorization"), now)
         if request.path.startswith(f"/{_LOCAL}/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import google.auth.jwt
 import pytest
 from control_plane import PROJECT
 
@@ -40,6 +41,14 @@ def test_an_identity_is_signed_for_its_audience_and_ends(account):
         assert id_tokens.verified(account.control.directory, forged) is None
     old = id_tokens.issue(account.control.directory, ACCOUNT, "1", "https://a", time.time() - 2 * id_tokens.SECONDS)
     assert id_tokens.verified(account.control.directory, old) is None
+
+
+def test_whoever_checks_an_identity_finds_its_key_without_a_token(account):
+    made = account.post(f"{URL}:generateIdToken", {"audience": "https://a", "includeEmail": True}).body["token"]
+    keys = account.send("GET", "/oauth2/v1/certs", token=None)
+    claims = google.auth.jwt.decode(made, certs=keys.body, audience="https://a")
+    assert (keys.status, claims["email"], claims["email_verified"]) == (200, ACCOUNT, True)
+    assert "PRIVATE" not in str(keys.body)
 
 
 def test_nobody_speaks_for_an_account_that_is_not_there_or_disabled(account):
