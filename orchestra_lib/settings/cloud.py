@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, memory_bytes
+from orchestra_lib.settings.base import FromList, MemoryQuantity, Model, PhaseNumber, memory_bytes
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
@@ -61,11 +61,13 @@ class Services(Model):
 class Api(Model):
     """The Cloud Run service. Four CPUs need at least 2Gi. ``host`` is None until the service has one.
 
-    ``cpu_idle``: CPU only while a request is answered, and billed so; otherwise always.
+    ``audience`` is what callers have their identity tokens made for. ``cpu_idle``: CPU only while a request is
+    answered, and billed so; otherwise always.
     """
 
     service: Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]{0,47}[a-z0-9])?$")]
     host: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+\.[a-z]{2,}$")] | None
+    audience: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:/._-]{2,200}$")]
     cpu: Literal[1, 2, 4, 6, 8]
     memory: MemoryQuantity
     cpu_idle: bool
@@ -111,12 +113,13 @@ class Cost(Model):
 
 
 class Phase(Model):
-    """A phase's place in the timeline, in weeks from the start, and who works on it."""
+    """A phase's place in the timeline, in weeks from the start, who works on it, and the runbooks that it is."""
 
     name: str
     first_week: int = Field(ge=1)
     last_week: int = Field(ge=1)
     people: str
+    runbooks: Annotated[tuple[PhaseNumber, ...], FromList] = ()
 
     @model_validator(mode="after")
     def _ordered(self) -> Phase:

@@ -31,7 +31,10 @@ from orchestra_lib.settings.memory import Memory
 from orchestra_lib.settings.network import Network
 from orchestra_lib.settings.observability import Alerting, Logging, Notifications
 from orchestra_lib.settings.preflight import Preflight
+from orchestra_lib.settings.rollout import ApiLoad
+from orchestra_lib.settings.rollout import Rollout as ApiRollout
 from orchestra_lib.settings.usage import Usage
+from orchestra_lib.settings.windows import Finalization, Window, WindowName
 from orchestra_lib.settings.workstations import Developers, Restore, Workstations
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -45,11 +48,15 @@ class Environment(Model):
 
 
 class Run(Model):
-    """How a run behaves: ``plan`` stops before anything is changed."""
+    """How a run behaves: ``plan`` stops before anything is changed.
+
+    ``override_window`` names a window of the phase that does not count this time.
+    """
 
     mode: Literal["plan", "apply"]
     approved_plan: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     may_destroy: Names = ()
+    override_window: WindowName | None = None
 
 
 class Rollback(Model):
@@ -99,6 +106,8 @@ class Settings(Model):
     preflight: Preflight = Preflight()
     rollback: Rollback = Rollback()
     restore: Restore = Restore()
+    rollout: ApiRollout = ApiRollout()
+    api_load: ApiLoad = ApiLoad()
     memory: Memory
     targets: Targets
     baseline: Baseline
@@ -142,6 +151,17 @@ class Settings(Model):
             raise ValueError(
                 f"it rehearses {self.rehearses}, and neither has the sections {', '.join(missing)}; add them there"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_told_apart(self) -> Settings:
+        names = [window.name for window in self.windows]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two windows are called {twice}: one is overridden by its name")
+        override = self.run.override_window
+        if override is not None and override not in names:
+            raise ValueError(f"override_window {override} is no window; there is {', '.join(names) or 'none'}")
         return self
 
     @property

@@ -12,14 +12,16 @@ ENVIRONMENT = "environment"
 
 _APPROVAL = {"mode": "run.mode", "approved_plan": "run.approved_plan"}
 _DESTRUCTION = {"may_destroy": "run.may_destroy"}
+_WINDOW = {"override_window": "run.override_window"}
 
 OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "00_preflight": MappingProxyType({"offline": "preflight.offline", "findings": "preflight.findings"}),
-        "01_infrastructure": MappingProxyType({**_APPROVAL, **_DESTRUCTION}),
+        "01_infrastructure": MappingProxyType({**_APPROVAL, **_WINDOW, **_DESTRUCTION}),
         "02_workstations": MappingProxyType(
             {
                 **_APPROVAL,
+                **_WINDOW,
                 **_DESTRUCTION,
                 "starts": "workstations.measured_starts",
                 "restore": "restore.developer",
@@ -29,6 +31,7 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "03_memory": MappingProxyType(
             {
                 **_APPROVAL,
+                **_WINDOW,
                 **_DESTRUCTION,
                 "rows": "memory.corpus.rows",
                 "queries": "memory.corpus.queries",
@@ -51,6 +54,7 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "04_assistant": MappingProxyType(
             {
                 **_APPROVAL,
+                **_WINDOW,
                 **_DESTRUCTION,
                 "model": "assistant.model",
                 "temperature": "assistant.temperature",
@@ -63,9 +67,24 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "repeats": "assistant.repeats",
             }
         ),
+        "05_api": MappingProxyType(
+            {
+                **_APPROVAL,
+                **_DESTRUCTION,
+                "percents": "rollout.percents",
+                "requests": "rollout.requests",
+                "latency_ratio": "rollout.latency_ratio",
+                "rates": "api_load.rates",
+                "long_load": "api_load.long",
+                "concurrency": "api.concurrency",
+                "min_instances": "api.min_instances",
+                "max_instances": "api.max_instances",
+            }
+        ),
         "08_vector_tuning": MappingProxyType(
             {
                 **_APPROVAL,
+                **_WINDOW,
                 "target_dsn": "memory.target.dsn",
                 "queries": "memory.corpus.queries",
                 "replay": "memory.tuning.replay",
