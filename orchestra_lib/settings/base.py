@@ -61,5 +61,8 @@ def _two_digits(value: Any) -> Any:
     return f"{value:02d}" if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+ALL_PHASES = "all"
 PhaseNumber = Annotated[str, BeforeValidator(_two_digits), StringConstraints(pattern=r"^0[0-8]$")]
 """A phase as two digits, such as ``01``."""
+PhaseOrAll = Annotated[str, BeforeValidator(_two_digits), StringConstraints(pattern=rf"^(0[0-8]|{ALL_PHASES})$")]
+"""A phase as two digits, or ``all`` of them."""

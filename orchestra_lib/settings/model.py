@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.settings.assistant import Assistant
-from orchestra_lib.settings.base import FromList, Model, Names, PhaseNumber
+from orchestra_lib.settings.base import FromList, Model, Names, PhaseNumber, PhaseOrAll
 from orchestra_lib.settings.cloud import (
     Api,
     Billing,
@@ -60,9 +60,9 @@ class Run(Model):
 
 
 class Rollback(Model):
-    """What a rollback undoes: a phase, or of it what was changed since a run."""
+    """What a rollback undoes: a phase, of it what was changed since a run, or all phases."""
 
-    phase: PhaseNumber | None = None
+    phase: PhaseOrAll | None = None
     since_run: str | None = None
 
 
@@ -108,6 +108,8 @@ class Settings(Model):
     restore: Restore = Restore()
     rollout: ApiRollout = ApiRollout()
     api_load: ApiLoad = ApiLoad()
+    windows: Annotated[tuple[Window, ...], FromList] = ()
+    finalization: Finalization
     memory: Memory
     targets: Targets
     baseline: Baseline
