@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -14,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived
 
-from orchestra_lib.bench.http_load import HttpRequests
+from orchestra_lib.bench.http_load import CONNECTION_LOST, NO_CONNECTION, TIME_OUT, HttpRequests
 from orchestra_lib.bench.load import Load, run_load_async
 from orchestra_lib.bench.samples import NOT_SENT, Outcome
 
@@ -73,10 +74,12 @@ class Http2(asyncio.Protocol):
 
 def test_failures_are_told_apart_and_the_servers_own_time_is_read():
     with served() as url:
-        requests = HttpRequests(url, MIXED, timeout_seconds=0.25, is_short=lambda answer: answer.json()["rows"] == [])
+        requests = HttpRequests(
+            url, MIXED, timeout_seconds=0.25, is_short=lambda answer: json.loads(answer.body)["rows"] == []
+        )
         run = asyncio.run(run_load_async(Load(100, 0.5, seed=1, workers=40), requests))
     kind = np.arange(run.requests) % 4
-    assert run.failures == {"HTTP 503": (kind == 1).sum(), "ReadTimeout": (kind == 3).sum()}
+    assert run.failures == {"HTTP 503": (kind == 1).sum(), TIME_OUT: (kind == 3).sum()}
     assert run.answered.sum() == run.short_answers == ((kind == 0) | (kind == 2)).sum()
     assert (run.server_ms[kind != 3] == 2.25).all()
     assert np.isnan(run.server_ms[kind == 3]).all()
@@ -103,9 +106,38 @@ def test_http2_carries_requests_beside_each_other_on_one_connection():
     assert (run.server_ms == 0.5).all()
 
 
+class HangsUp(asyncio.Protocol):
+    """Answers the first request of a connection and closes it when the second one comes."""
+
+    ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    served = 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, _data):
+        self.served += 1
+        if self.served == 1:
+            self.transport.write(self.ANSWER)
+        else:
+            self.transport.close()
+
+
+def test_a_connection_that_is_lost_is_a_failure_though_the_client_would_ask_again_by_itself():
+    async def both():
+        server = await asyncio.get_running_loop().create_server(HangsUp, "127.0.0.1", 0)
+        async with server:
+            requests = HttpRequests(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", MIXED[:1])
+            return await run_load_async(Load(100, 0.5, seed=1, workers=1), requests)
+
+    run = asyncio.run(both())
+    assert run.failures == {CONNECTION_LOST: run.failures[CONNECTION_LOST]}
+    assert 0 < run.answered.sum() < run.requests
+
+
 def test_nobody_there_is_a_failure_of_each_request():
     run = asyncio.run(run_load_async(Load(50, 0.2, seed=1, workers=5), HttpRequests("http://127.0.0.1:9", MIXED[:1])))
-    assert run.failures == {"ConnectError": run.requests}
+    assert run.failures == {NO_CONNECTION: run.requests}
     assert run.achieved_per_second == 0
     assert run.p50.value == np.inf
 
