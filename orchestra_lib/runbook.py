@@ -20,10 +20,10 @@ from typing import Any
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from orchestra_lib import audit, guard, kernel_channel, paths, record, settings
+from orchestra_lib import audit, guard, kernel_channel, paths, record, settings, windows
 from orchestra_lib.display import approval_button, evidence_table, header_box, message_box, plan_table, verdict_box
 from orchestra_lib.errors import GateFailed, ParameterError, RecordError, StopAfterPlan
-from orchestra_lib.evidence import Evidence, Verdict, failing, roll_up
+from orchestra_lib.evidence import Evidence, Source, Verdict, failing, roll_up
 from orchestra_lib.lock import Holder, PhaseLock, process_start
 from orchestra_lib.open_runs import pointer_path
 from orchestra_lib.plan import Plan
@@ -62,6 +62,7 @@ class Runbook:
         self._approved: str | None = None
         self._verified = False
         self._ended = False
+        self._overridden: set[str] = set()
         self._open_things = ExitStack()
 
     @classmethod
@@ -183,8 +184,12 @@ class Runbook:
             raise GateFailed(f"plan {digest} is not approved: give it as approved_plan together with mode apply")
 
     def apply(self, plan: Plan) -> None:
-        """Let the run pass to its changes. Raises GateFailed unless exactly this plan was approved."""
+        """Let the run pass to its changes.
+
+        Raises GateFailed unless exactly this plan was approved, and when the window has closed since the run began.
+        """
         self._require_open()
+        self._require_window()
         if self._approved is None:
             raise GateFailed("the plan is not approved: press the button under the plan, then run this cell again")
         if plan.digest != self._approved:
@@ -231,6 +236,7 @@ class Runbook:
         self._describe({"environment": environment, **given})
         for sentence in audit.sweep():
             self._say(sentence)
+        self._require_window()
         self._take_lock(inherited)
         if self.interactive and self._shell is not None:
             self._session = Session(self._shell, self._cell_failed)
@@ -246,6 +252,18 @@ class Runbook:
         self.record.settings = redact_json(self.settings.public())
         self.record.settings_sha256 = self.settings.digest()
         self._save()
+
+    def _require_window(self) -> None:
+        """Outside the windows of its phase a run only plans; a window that was overridden stands in the record."""
+        if self.settings.run.mode == "plan":
+            return
+        override = self.settings.run.override_window
+        overridden = windows.admit(self.settings.windows, self.name[:2], override, datetime.now(UTC)).overridden
+        if overridden is None or overridden.name in self._overridden:
+            return
+        self._overridden.add(overridden.name)
+        self._say(f"window {overridden.name} was overridden by {self.record.operator}: {overridden}", "warning")
+        self.add(Evidence("window that was overridden", Source.OBSERVED, overridden.name, note=str(overridden)))
 
     def _holder(self) -> Holder:
         started_by = "papermill" if not self.interactive else "JupyterLab" if self._has_browser() else "Python"

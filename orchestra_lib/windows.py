@@ -96,7 +96,7 @@ def _moments(window: Window, clock: str, after: datetime) -> Iterator[datetime]:
 
 
 def _reached(day: date, clock: str, zone: ZoneInfo, fold: int) -> datetime:
-    """The first moment at which the clock there shows this time, or has jumped over it; the second of two for fold 1."""
+    """The moment at which the clock there shows this time, or jumps over it; the second of two for fold 1."""
     wanted = datetime.combine(day, clock_time(clock))
     moment = wanted.replace(tzinfo=zone, fold=fold).astimezone(UTC)
     if _wall(moment, zone) == wanted:

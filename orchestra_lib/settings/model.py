@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.settings.assistant import Assistant
-from orchestra_lib.settings.base import FromList, Model, Names, PhaseNumber, PhaseOrAll
+from orchestra_lib.settings.base import FromList, Model, Names, PhaseOrAll
 from orchestra_lib.settings.cloud import (
     Api,
     Billing,
