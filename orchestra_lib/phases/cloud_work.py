@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import plotly.graph_objects as go
 
 from orchestra_lib.blueprint.foundation import presence
 from orchestra_lib.checks import checks
+from orchestra_lib.cloud import freeze
 from orchestra_lib.cloud.apply import Done, apply
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal
@@ -38,7 +40,7 @@ class CloudWork:
     """
 
     def __init__(self, run: Runbook, phase: str) -> None:
-        self._run, self._settings = run, run.settings
+        self._run, self._settings, self._phase = run, run.settings, phase
         target = connect(run.settings)
         self.is_local = target.kind == "local"
         self.client = Client(target)
@@ -90,19 +92,34 @@ class CloudWork:
         return Plan((*founding.changes, *own.changes), {**founding.live_state, **own.live_state})
 
     def apply(self) -> Table:
-        """Carry out the plan; each change is journalled before it is sent and read back before it counts."""
+        """Carry out the plan; each change is journalled before it is sent and read back before it counts.
+
+        A feature freeze that is open is published before anything changes; by phase 1, when there is a project.
+        """
         if self._plan is None:
             raise GateFailed("there is no plan yet: run the cell that makes one first")
         plan, founded = self._plan, self._founded()
+        if self._phase != _FIRST_PHASE:
+            self.publish_freeze()
         if founded:
             plan = self._planned_again(plan)  # only now it is known how the project is called
         done = self._carried_out(plan, self.journal)
+        if self._phase == _FIRST_PHASE:
+            self.publish_freeze()
         began = max((one.started_seconds + one.seconds for one in founded), default=0.0)
         self._done = (*founded, *(replace(one, started_seconds=began + one.started_seconds) for one in done))
         counted = Counter("adopted" if one.adopted else f"{one.verb}d" for one in done)
         counted["kept"] = sum(step.verb is Verb.KEEP for step in plan.steps)
         rows: list[tuple[object, ...]] = [("made under them for the rehearsal", len(founded))] if founded else []
         return Table(("changes", "number"), [*rows, *sorted(counted.items())], "What was done")
+
+    def publish_freeze(self) -> None:
+        """Have the project's label tell whether features are frozen now; nothing where no window was ever set."""
+        if self._settings.windows:
+            record = self._run.record
+            told = {"operator": record.operator, "run": record.run_id, "runbook": record.runbook}
+            now = datetime.now(UTC)
+            self._run.add(*freeze.publish(self.client, self.place, self._settings.windows, now, told))
 
     @property
     def has_changed(self) -> bool:
