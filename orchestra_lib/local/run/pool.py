@@ -256,6 +256,7 @@ class Pool:
             "in_flight": sum(instance.in_flight for instance in self.instances),
             "waiting": sum(not waiter.done() for waiter in self._waiting),
             "starting": len(self._starts),
+            "stopping": len(self._stops),
             "least": self.least,
             "most": self.revision.most,
             "concurrency": self.revision.concurrency,
