@@ -1,0 +1,146 @@
+"""The sealed runs of an environment, judged anew: what ledger and files prove, not what a record says of itself.
+
+A run counts when its files are as they were sealed, when it reached its end, when its verdict follows from its rows,
+and when nothing has undone it since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from orchestra_lib import audit, paths, record, settings
+from orchestra_lib.audit import Entry, Finding
+from orchestra_lib.errors import RecordError
+from orchestra_lib.evidence import Bound, Evidence, Source, Verdict, roll_up
+from orchestra_lib.ledger import head_path
+from orchestra_lib.record import Outcome, Record
+
+ROLLBACK = "99_rollback"
+_ALL_PHASES = "all"
+_GREEN = (Verdict.PASS, Verdict.REHEARSED)
+_CHANGED_NOTHING = (Outcome.PLANNED, Outcome.REFUSED)
+
+
+@dataclass(frozen=True)
+class SealedRun:
+    """The last run of a runbook that changed or measured something. ``rows`` are its evidence.
+
+    ``reasons`` say why it does not count; none: it does, apart from its age.
+    """
+
+    entry: Entry
+    record: Record | None
+    rows: tuple[Evidence, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended; None where its record cannot be read."""
+        return self.record.ended if self.record else None
+
+    def row(self, claim: str) -> Evidence | None:
+        """The last row with this claim; None when the run does not count or has no such row."""
+        found = [row for row in self.rows if row.claim == claim]
+        return found[-1] if found and not self.reasons else None
+
+
+def evidence_of(row: Mapping[str, Any]) -> Evidence:
+    """A row of a record as evidence again, whose verdict is computed anew. Raises RecordError for what is no row."""
+    try:
+        target = str(row["target"]).partition(" ") if row["target"] else None
+        return Evidence(
+            str(row["claim"]),
+            Source(row["source"]),
+            row["value"],
+            str(row["unit"]),
+            Bound(target[0], float(target[2])) if target else None,
+            str(row["command"]),
+            str(row["note"]),
+            datetime.fromisoformat(str(row["at"])),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise RecordError(f"a row of the record is no evidence: {error!r}") from error
+
+
+def latest_runs(environment: str, *, rehearsal: bool) -> dict[str, SealedRun]:
+    """Runbook -> its last sealed run in an environment that was neither refused nor planned only.
+
+    ``rehearsal``: whether the environment is the local target. Raises RecordError when the ledger cannot be read.
+    """
+    findings = [finding for finding in audit.verify().findings if not finding.is_note]
+    entries = [entry for entry in audit.entries() if entry.environment == environment]
+    last = {entry.runbook: entry for entry in entries if entry.outcome not in _CHANGED_NOTHING}
+    undoing = [_Undoing.of(entry) for entry in entries if _undoes(entry)]
+    return {name: _judged(entry, findings, undoing, rehearsal) for name, entry in last.items()}
+
+
+@dataclass(frozen=True)
+class _Undoing:
+    """A rollback: which phases, None for one whose record does not say."""
+
+    entry: Entry
+    phase: str | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Undoing:
+        try:
+            stated = (record.load(_path(entry.record)).settings or {}).get("rollback")
+        except RecordError:
+            return cls(entry, None)
+        return cls(entry, stated.get("phase") if isinstance(stated, dict) else None)
+
+    def concerns(self, entry: Entry) -> bool:
+        later = self.entry.sequence > entry.sequence
+        return later and self.phase in (None, _ALL_PHASES, entry.runbook[:2])
+
+
+def _undoes(entry: Entry) -> bool:
+    return entry.runbook == ROLLBACK and entry.outcome not in _CHANGED_NOTHING
+
+
+def _judged(entry: Entry, findings: Sequence[Finding], undoing: Sequence[_Undoing], rehearsal: bool) -> SealedRun:
+    reasons = [*_not_as_sealed(entry, findings)]
+    reasons += [f"undone by run {one.entry.run_id}" for one in undoing if one.concerns(entry)][-1:]
+    if entry.outcome is not Outcome.COMPLETED:
+        reasons.append(f"its last run {entry.run_id} ended {entry.outcome.value}")
+    try:
+        found = record.load(_path(entry.record))
+        rows = tuple(map(evidence_of, found.evidence))
+    except RecordError as error:
+        return SealedRun(entry, None, (), (*reasons, str(error)))
+    if found.run_id != entry.run_id:
+        return SealedRun(entry, None, (), (*reasons, f"its record is now that of run {found.run_id}"))
+    return SealedRun(entry, found, rows, (*reasons, *_does_not_follow(found, rows, rehearsal)))
+
+
+def _not_as_sealed(entry: Entry, findings: Iterable[Finding]) -> Iterable[str]:
+    """What is wrong with the ledger as a whole, or with this run's own files."""
+    ledger = paths.ledger_path()
+    whole = {str(ledger), str(head_path(ledger))}
+    own = {entry.record, entry.notebook}
+    for finding in findings:
+        if finding.path in own or finding.path in whole:
+            yield f"{Path(finding.path).name} is not as it was sealed ({finding.what}: {finding.message})"
+
+
+def _does_not_follow(found: Record, rows: Sequence[Evidence], rehearsal: bool) -> Iterable[str]:
+    """Where what a record says of itself is not what its rows come to."""
+    for stated, row in zip(found.evidence, rows, strict=True):
+        if stated["verdict"] != row.verdict.value:
+            yield f"{row.claim!r} is said to be {stated['verdict']} and is {row.verdict.value}"
+    verdict = roll_up(rows, rehearsal=rehearsal)
+    if verdict not in _GREEN:
+        yield f"its evidence comes to {verdict.value}"
+    elif found.verdict is not verdict:
+        said = found.verdict.value if found.verdict else "none"
+        yield f"its verdict is said to be {said}, its evidence comes to {verdict.value}"
+    if not found.end_marker and found.outcome is Outcome.COMPLETED:
+        yield "it has no end marker"
+
+
+def _path(stated: str) -> Path:
+    return settings.root() / stated  # an absolute name stays as it is
