@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import plotly.graph_objects as go
 from psycopg import sql
 
@@ -16,7 +14,7 @@ from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.inventory import Inventory
 from orchestra_lib.memory.source import SourceTable
 from orchestra_lib.move import TARGET_TABLE
-from orchestra_lib.phases.delivery import Delivery, Parts, delivered, sufficient_effort
+from orchestra_lib.phases.delivery import Delivery
 from orchestra_lib.phases.index_journals import swap_journal, tuning_journal
 from orchestra_lib.phases.memory_stores import PHASE, Stores
 from orchestra_lib.phases.report import (
@@ -33,7 +31,7 @@ from orchestra_lib.plan import Change, Verb
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.vectors.certificate import Certificate
 from orchestra_lib.vectors.forms import EXACT, Effort, Form, ivfflat
-from orchestra_lib.vectors.index import BuiltIndex, LiveIndex, build_index, drop_others, serving_index, vector_indexes
+from orchestra_lib.vectors.index import BuiltIndex, LiveIndex, build_index, drop_others, vector_indexes
 from orchestra_lib.vectors.measured import one_notch_up
 from orchestra_lib.vectors.memory import build_memory
 from orchestra_lib.vectors.swap import recover
@@ -146,7 +144,7 @@ class IndexSteps:
         form, serving, probes = self._searched(), self._serving(), self._settings.index.probes
         with self._run.step("measure"):
             queries = serving.parts()
-            before = self._before(source, queries)
+            before = serving.todays(self._stores.source.address, source, queries)
             effort = Effort(probes) if probes is not None else serving.effort(form, queries)
             notch = effort if probes is not None or form == EXACT else one_notch_up(form, effort)
             self._certificate = certified = serving.certified(form, self._index, effort, notch, queries)
@@ -249,20 +247,6 @@ class IndexSteps:
             Evidence("size of the index", Source.MEASURED, built.size_bytes / 2**20, "MiB"),
         ]
         return tuple(rows)
-
-    def _before(self, source: SourceTable, queries: Parts) -> Delivery:
-        """Today's store, with the effort that its own index needs for the same recall."""
-        with connect(self._stores.source.address, role="source") as session:
-            present = serving_index(session, source.table, source.embedding_column)
-            form = present.form if present else EXACT
-            searchable = replace(
-                self._serving().searchable(form, queries),
-                table=source.table,
-                id_column=source.id_column,
-                embedding_column=source.embedding_column,
-            )
-            effort = sufficient_effort(session, searchable, queries, self._settings.search.recall_target)
-            return delivered(session, searchable, queries, effort, "before", "source")
 
     def _built(self, form: Form, progress: Progress) -> BuiltIndex:
         address, serving, journal = self._stores.target(), self._serving(), swap_journal(self._run.settings, PHASE)

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from orchestra_lib.database import Address, connect
 from orchestra_lib.evidence import Bound, Evidence, Source
+from orchestra_lib.memory.source import SourceTable
 from orchestra_lib.phases.delivery import Delivery, Parts, delivered, sufficient_effort
 from orchestra_lib.phases.queries import corpus_queries, judging_queries
 from orchestra_lib.phases.tuning import IndexTuning
@@ -24,7 +25,7 @@ from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.filtered import filtered_queries, find_filtered_effort
 from orchestra_lib.vectors.forms import EXACT, Effort, Form
 from orchestra_lib.vectors.goals import Queries, split
-from orchestra_lib.vectors.index import IndexSpec
+from orchestra_lib.vectors.index import IndexSpec, serving_index
 from orchestra_lib.vectors.measured import one_notch_up
 from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.session_defaults import persist
@@ -134,6 +135,19 @@ class Serving:
         """What a search delivers now, one after another."""
         with connect(self._address, role="target") as session:
             return delivered(session, self.searchable(form, queries), queries, effort, when, where)
+
+    def todays(self, address: Address, source: SourceTable, queries: Parts) -> Delivery:
+        """What today's store delivers, searched in the same way, with the effort that its own index needs."""
+        with connect(address, role="source") as session:
+            present = serving_index(session, source.table, source.embedding_column)
+            searchable = replace(
+                self.searchable(present.form if present else EXACT, queries),
+                table=source.table,
+                id_column=source.id_column,
+                embedding_column=source.embedding_column,
+            )
+            effort = sufficient_effort(session, searchable, queries, self._memory.search.recall_target)
+            return delivered(session, searchable, queries, effort, "before", "source")
 
     def persisted(self, form: Form, effort: Effort) -> tuple[Evidence, ...]:
         """Make the effort every new session's own, and read it back from one; nothing for an exact search."""

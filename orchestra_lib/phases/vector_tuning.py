@@ -89,7 +89,7 @@ class VectorTuningPhase:
                 )
                 for index in present
             ] or [Evidence("vector index", Source.OBSERVED, "none", note="every search reads every row")]
-            form, effort = _searched_now(session, self._settings.memory.search.k)
+            form, effort = searched_now(session, self._settings.memory.search.k)
             readings += search_plan(session, self._searched(form), effort)
         self._run.add(*readings)
         return evidence_table(readings, "What serves now")
@@ -171,7 +171,7 @@ class VectorTuningPhase:
             self._queries = queries = self._serving.parts()
             with connect(self._address, role="target") as session:
                 present = vector_indexes(session, _TABLE)
-                before_form, before_effort = _searched_now(session, self._settings.memory.search.k)
+                before_form, before_effort = searched_now(session, self._settings.memory.search.k)
             before = self._serving.delivery(before_form, before_effort, queries, "before", "store")
             guess = self._effort_seen(form)
             if form != EXACT and not self._is_there(form, present):
@@ -295,7 +295,7 @@ class VectorTuningPhase:
             index = serving_index(session, _TABLE)
             if index is None:
                 return None
-            form, effort = _searched_now(session, self._settings.memory.search.k)
+            form, effort = searched_now(session, self._settings.memory.search.k)
             notes = drift_notes(self._settings)
             kept = json.loads(notes.read_text()) if notes.exists() else {}
             report = watch(
@@ -361,7 +361,7 @@ def _effort(session: psycopg.Connection, form: Form) -> str:
     return f"{setting} = {_setting(session, setting)}" if setting else "no effort"
 
 
-def _searched_now(session: psycopg.Connection, k: int) -> tuple[Form, Effort]:
+def searched_now(session: psycopg.Connection, k: int) -> tuple[Form, Effort]:
     """What a search does today: the index that serves, with the effort that a new session has."""
     index = serving_index(session, _TABLE)
     if index is None:

@@ -88,6 +88,19 @@ class WorkstationsPhase:
 
     def measure(self) -> Table:
         """Time starts of a workstation that is stopped, on each of the two machines; it is stopped again."""
+        measured = self.timed()
+        source = Source.REHEARSED if self._work.is_local else Source.MEASURED
+        rows = [
+            *start_evidence(measured, self._settings, source),
+            *pool_evidence(self._settings, datetime.now(UTC).date()),
+        ]
+        names = [starts.workstation.rsplit("/", 1)[1] for _, _, starts in measured[:1]]
+        count = self._section.measured_starts
+        what = f"{count} starts of {names[0]} on each machine" if names else "Nobody has a workstation"
+        return self._work.show(rows, what)
+
+    def timed(self) -> list[tuple[str, str, Starts]]:
+        """Time the starts: name of the machine, its type, its starts; none where nobody has a workstation."""
         desk, count = self._free_desk(), self._section.measured_starts
         measured: list[tuple[str, str, Starts]] = []
         for name, boost, machine in self._machines if desk else ():
@@ -100,13 +113,7 @@ class WorkstationsPhase:
                 found = time_starts(self._client, str(desk), boost, count, self._probe, say)
             cards = f", {machine.accelerator_count} {machine.accelerator_type}" if machine.accelerator_type else ""
             measured.append((name, f"{machine.machine_type}{cards}", found))
-        source = Source.REHEARSED if self._work.is_local else Source.MEASURED
-        rows = [
-            *start_evidence(measured, self._settings, source),
-            *pool_evidence(self._settings, datetime.now(UTC).date()),
-        ]
-        what = f"{count} starts of {desk.rsplit('/', 1)[1]} on each machine" if desk else "Nobody has a workstation"
-        return self._work.show(rows, what)
+        return measured
 
     def verify(self) -> Table:
         """Read everything back: a second plan is empty, machines are closed, homes kept, desks their owners' alone."""
