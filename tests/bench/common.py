@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import psycopg
@@ -88,9 +88,15 @@ def _cpu_seconds(postmasters: dict[str, psutil.Process]) -> dict[str, float]:
     time.sleep(0.1)  # a session that has just been closed is gone by then, and not counted in its end
     for name, postmaster in postmasters.items():
         # Sessions that have ended are in the postmaster's own account of its children, the others are its children.
-        running = [child.cpu_times() for child in postmaster.children()]
+        running = list(_running_times(postmaster.children()))
         found[name] = sum(postmaster.cpu_times()[:4]) + sum(times.user + times.system for times in running)
     return found
+
+
+def _running_times(children: list[psutil.Process]) -> Iterator[Any]:
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # ended just now, and in the postmaster's account
+            yield child.cpu_times()
 
 
 def told_cpu(name: str, costs: list[Cost], rows: int) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -25,6 +26,7 @@ from orchestra_lib.memory.verify import verify
 pytestmark = pytest.mark.slow
 
 TABLE = sql.Identifier("memories")
+COPYING = Path(__file__).with_name("copying.py")
 
 
 def job_for(pair, table="memories", mapping=None):
@@ -196,3 +198,19 @@ def test_killed_in_the_middle_and_run_again_it_finishes_without_duplicates(pair)
     assert found.target_rows == 3_000
     assert found.differing_ranges == ()
     assert copied.rows_kept > 0, "what had arrived was kept"
+
+
+def test_a_copy_takes_no_more_memory_for_a_table_eight_times_as_large(pair):
+    """Its program has to stay under 300 MB whatever the table; 8,000 rows are 56 MB here."""
+    peaks = []
+    with connect(pair.target) as target:
+        target.execute(create_table())
+        for first, count in ((0, 1_000), (1_000, 7_000)):
+            fill(pair.source, count, first=first)
+            target.execute("TRUNCATE memories")
+            command = [sys.executable, str(COPYING), pair.source, pair.target]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            peaks.append(int(done.stdout))
+    assert peaks[1] < 300 * 10**6
+    assert peaks[1] - peaks[0] < 10 * 2**20, f"{peaks[0] / 2**20:.0f} MiB, then {peaks[1] / 2**20:.0f} MiB"
