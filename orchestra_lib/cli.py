@@ -55,8 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_migrate)
 
-    command = commands.add_parser("rollback", help="undo a phase from its journal")
-    command.add_argument("--phase", required=True, metavar="NN", help="the phase that is undone, e.g. 01")
+    command = commands.add_parser("rollback", help="undo a phase from its journal, or all phases in the reverse order")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--phase", metavar="NN", help="the phase that is undone, e.g. 01")
+    what.add_argument("--all", dest="phase", action="store_const", const="all", help="every phase, the last one first")
     command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
     command.add_argument("--since-run", metavar="RUN", help="undo what was changed in this run and after it")
     command.add_argument("--mode", choices=("plan", "apply"), help="plan changes nothing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,18 +18,22 @@ from orchestra_lib.plan import Verb
 def rollback_plan(
     client: Client, journal: Journal, since_run: str | None = None, may_destroy: Collection[str] = ()
 ) -> CloudPlan:
-    """The plan that undoes the journal's changes, or those since a run began.
+    """As :func:`undoing_plan`. Raises GateFailed for data that would be destroyed and ``may_destroy`` does not name."""
+    plan = undoing_plan(client, journal, since_run)
+    refuse_destruction(plan.steps, may_destroy)
+    return plan
+
+
+def undoing_plan(client: Client, journal: Journal, since_run: str | None = None) -> CloudPlan:
+    """The plan that undoes the journal's changes, or those since a run began, whatever data goes with them.
 
     What was created is deleted; what was changed gets back the fields that were changed; what was adopted is left
-    alone. Where the live state is what it was before, nothing is planned, so that asking twice does nothing. Raises
-    GateFailed for data that would be destroyed and that ``may_destroy`` does not name.
+    alone. Where the live state is what it was before, nothing is planned, so that asking twice does nothing.
     """
     histories = _histories(journal, since_run)
     live = read_live(client, [_asking(changes) for changes in histories.values()])
     steps = [_undone(changes, live[key]) for key, changes in histories.items()]
-    planned = [step for step in steps if step is not None]
-    refuse_destruction(planned, may_destroy)
-    return CloudPlan(tuple(planned), {})
+    return CloudPlan(tuple(step for step in steps if step is not None), {})
 
 
 def drift(client: Client, journal: Journal) -> CloudPlan:
@@ -67,10 +71,11 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
     if live is None:
         if kind.create is None:
             return None  # it came with its project and is gone with it
-        return Step(replace(last, body=_writable(last, before), needs=needs), Verb.CREATE, None)
+        return Step(replace(last, body=_created_again(changes, before), needs=needs), Verb.CREATE, None)
     old = _writable(last, before)
     remade = any(change.verb is Verb.CREATE for change in changes)
     touched = (*old, *last.body) if remade else [name for change in changes for name in change.fields]
+    touched = [name for name in touched if name not in kind.create_only]
     kept = {name: value for name, value in last.body.items() if name in kind.identity}
     body = {**kept, **{name: old[name] for name in touched if name in old}}
     cleared = {name: live.body.get(name) for name in touched if name not in body}
@@ -78,8 +83,16 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
     if not diffs:
         return None
     in_place = not {diff.field for diff in diffs} & fixed_fields(kind)
-    wanted = replace(last, body=body if in_place else old, needs=needs)
+    wanted = replace(last, body=body if in_place else _created_again(changes, before), needs=needs)
     return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, live, diffs, cleared)
+
+
+def _created_again(changes: Sequence[RecordedChange], before: Mapping[str, Any]) -> dict[str, Any]:
+    """A body to make it with as it was. What is given at creation only is given as it was the last time."""
+    create_only = KINDS[changes[-1].wanted.kind].create_only
+    given = {name: value for one in changes for name, value in one.wanted.body.items() if name in create_only}
+    old = _writable(changes[-1].wanted, before)
+    return {name: value for name, value in old.items() if name not in create_only} | given
 
 
 def _writable(wanted: Resource, body: Mapping[str, Any]) -> dict[str, Any]:

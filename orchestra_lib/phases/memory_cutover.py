@@ -65,9 +65,19 @@ class CutoverSteps:
                 found = self._cutover(self._direction()).recover(self._follow)
             self._run.note(f"an earlier run was cut off: {found.told}")
         if self.live == TARGET and self._settings.drills.cutover:
-            self._switch(self._direction().reversed(), "Return of an earlier run's cutover")
-            self._end_running()
+            self.bring_back("Return of an earlier run's cutover")
             self._run.note("an earlier run was cut off after its cutover: the writers have been brought back")
+
+    @property
+    def can_return(self) -> bool:
+        """Whether there is a stream from the target back to the source: their tables have to be laid out alike."""
+        return self._direction().back is not None
+
+    def bring_back(self, caption: str) -> Table:
+        """Switch the writers over to the source, with all that they wrote on the target; no stream runs afterwards."""
+        table = self._switch(self._direction().reversed(), caption)
+        self._end_running()
+        return table
 
     def checks(self) -> tuple[Evidence, ...]:
         """Nothing may be copied over a target that is written to."""

@@ -25,6 +25,10 @@ from orchestra_lib.rehearsal.writer import Load, WriterProcess, writer_process
 from orchestra_lib.rehearsal.written import KEY_SPACE
 
 _PILE = "piled:"
+WRITTEN_BY_A_REHEARSAL = sql.SQL("(starts_with(id, {}) OR starts_with(id, {}))").format(
+    sql.Literal(KEY_SPACE), sql.Literal(_PILE)
+)
+"""A condition on rows: whether a rehearsal's writer has made them."""
 _SHOWN = 50
 
 
@@ -140,9 +144,7 @@ class RehearsalLoad:
 
     def clear(self) -> int:
         """Delete everything that was written by this writer or an earlier one; returns the rows."""
-        statement = sql.SQL("DELETE FROM {} WHERE starts_with(id, {}) OR starts_with(id, {})").format(
-            self._table, sql.Literal(KEY_SPACE), sql.Literal(_PILE)
-        )
+        statement = sql.SQL("DELETE FROM {} WHERE {}").format(self._table, WRITTEN_BY_A_REHEARSAL)
         with connect(self._stores.source.address, role="source") as session:
             return session.execute(statement).rowcount
 

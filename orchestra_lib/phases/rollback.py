@@ -1,44 +1,57 @@
-"""The steps of runbook 99: undo a phase from its journal, with plan, approval and read-back like any other."""
+"""The steps of runbook 99: undo a phase, or all of them, with plan, approval and read-back like any other."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
-from orchestra_lib.cloud.apply import apply
+from orchestra_lib.cloud.apply import Done
 from orchestra_lib.cloud.client import Client
-from orchestra_lib.cloud.journal import Journal
-from orchestra_lib.cloud.plan import CloudPlan
-from orchestra_lib.cloud.recovery import recover
-from orchestra_lib.cloud.rollback import rollback_plan
+from orchestra_lib.cloud.plan import refuse_destruction
 from orchestra_lib.cloud.target import connect
 from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
 from orchestra_lib.phases import memory_release, vector_tuning
+from orchestra_lib.phases.index_journals import swap_journal
 from orchestra_lib.phases.index_return import IndexReturn
-from orchestra_lib.plan import Change, Plan
+from orchestra_lib.phases.memory_return import WritersReturn
+from orchestra_lib.phases.release import Release
+from orchestra_lib.phases.undoing import Undoing
+from orchestra_lib.plan import Plan
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.settings import Settings
+from orchestra_lib.settings.base import ALL_PHASES
+
+_PHASES = tuple(f"{number:02d}" for number in range(8, 0, -1))
+"""In the order in which a complete rollback undoes them."""
 
 
-class _Release(Protocol):
-    """What a phase has left beside resources of Google Cloud; taken back as a whole or not at all."""
-
-    @property
-    def journalled(self) -> int: ...
-    def check(self) -> Evidence: ...
-    def changes(self) -> tuple[Change, ...]: ...
-    def apply(self) -> int: ...
-    def evidence(self) -> Evidence: ...
+def _beside_memory(run: Runbook) -> Sequence[Release]:
+    # AlloyDB goes with its index; a database of one's own stays.
+    index = _index_of(run, memory_release.PHASE) if run.settings.memory.target.dsn else ()
+    return (*index, WritersReturn(run), memory_release.SourceRelease(run.settings))
 
 
-def _releases(settings: Settings, phase: str) -> tuple[_Release, ...]:
-    if phase == memory_release.PHASE:
-        # AlloyDB goes with its index; a database of one's own stays.
-        own = (IndexReturn(settings, phase),) if settings.memory.target.dsn else ()
-        return (*own, memory_release.SourceRelease(settings))
-    return (IndexReturn(settings, phase),) if phase == vector_tuning.PHASE else ()
+def _beside_tuning(run: Runbook) -> Sequence[Release]:
+    goes_with_its_store = run.settings.rollback.phase == ALL_PHASES and not run.settings.memory.target.dsn
+    return () if goes_with_its_store else _index_of(run, vector_tuning.PHASE)
+
+
+def _index_of(run: Runbook, phase: str) -> Sequence[Release]:
+    is_one_of_many = run.settings.rollback.phase == ALL_PHASES
+    if is_one_of_many and not swap_journal(run.settings, phase).exists():
+        return ()
+    return (IndexReturn(run.settings, phase),)
+
+
+_BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType(
+    {
+        memory_release.PHASE: _beside_memory,
+        vector_tuning.PHASE: _beside_tuning,
+    }
+)
+"""Phase -> what it has left beside its resources, in the order in which it is taken back."""
 
 
 class RollbackPhase:
@@ -47,81 +60,82 @@ class RollbackPhase:
     def __init__(self, run: Runbook) -> None:
         self._run, self._wanted = run, run.settings.rollback
         if self._wanted.phase is None:
-            raise ParameterError("no phase was named that is to be undone: give it as phase, such as 01")
-        environment = run.settings.environment
-        run.also_lock(self._wanted.phase)
+            raise ParameterError("no phase was named that is to be undone: give it as phase, such as 01, or all")
+        if self._wanted.phase == ALL_PHASES and self._wanted.since_run:
+            raise ParameterError("since_run is a run of one phase: name that phase, or leave since_run out")
         target = connect(run.settings)
         self._source = Source.REHEARSED if target.kind == "local" else Source.OBSERVED
-        self._client = Client(target)
-        self._path = journal_path(environment.name, self._wanted.phase, local=target.kind == "local")
-        self._journal = Journal(self._path)
-        whole = self._wanted.since_run is None
-        self._releases = _releases(run.settings, self._wanted.phase) if whole else ()
-        self._plan: CloudPlan | None = None
+        self._is_complete = self._wanted.phase == ALL_PHASES
+        phases = _PHASES if self._is_complete else (self._wanted.phase,)
+        for phase in phases:
+            run.also_lock(phase)
+        client = Client(target)
         with run.step("recover"):
-            recover(self._client, self._journal)
+            found = [self._undoing(client, phase, is_local=target.kind == "local") for phase in phases]
+        self._phases = [one for one in found if one.journalled or not self._is_complete]
 
     def checks(self) -> tuple[Evidence, ...]:
-        """What the journal holds: a phase without a journal has nothing that could be undone."""
-        changes = self._journal.changes
-        known = self._wanted.since_run is None or any(one.run_id == self._wanted.since_run for one in changes)
-        others = sum(release.journalled for release in self._releases)
-        return (
-            *(release.check() for release in self._releases),
-            Evidence(
-                f"changes of phase {self._wanted.phase} in the journal",
-                Source.MEASURED,
-                len(changes) + others if known else None,
-                "changes",
-                Bound(">", 0),
-                note=str(self._path) if known else f"the journal does not know run {self._wanted.since_run}",
-            ),
-        )
+        """What the journals hold: a phase without a journal has nothing that could be undone."""
+        if not self._phases:
+            return (Evidence("phases with a journal", Source.MEASURED, 0, "phases", Bound(">", 0)),)
+        return tuple(row for one in self._phases for row in one.checks())
 
     def plan(self) -> Plan:
-        """What brings back the state before."""
+        """What brings back the state before.
+
+        Raises GateFailed for data that would be destroyed and nobody named; a plan alone says so in a note.
+        """
         with self._run.step("plan"):
-            self._plan = self._read_plan()
-            plan = self._plan.as_plan()
-        beside = [change for release in self._releases for change in release.changes()]
-        return Plan((*beside, *plan.changes), plan.live_state)
+            plans = [one.plan() for one in self._phases]
+        self._refuse_destruction()
+        live = {key: value for plan in plans for key, value in plan.live_state.items()}
+        return Plan(tuple(change for plan in plans for change in plan.changes), live)
 
     def apply(self) -> Table:
-        """Carry out the plan."""
-        if self._plan is None:
+        """Carry out the plan, the last phase first."""
+        if any(one.plan_of_resources is None for one in self._phases):
             raise GateFailed("there is no plan yet: run the cell that makes one first")
-        progress = Progress("roll back", "changes")
-        with self._run.step("apply"):
-            released = sum(release.apply() for release in self._releases)
-            done = apply(
-                self._client,
-                self._plan,
-                self._journal,
-                self._run.record.run_id,
-                lambda count, total, _: progress(count, total),
-                undoing=True,
-            )
-        rows = [(one.verb.value, one.name, f"{one.seconds:.1f} s") for one in done]
-        return Table(("action", "resource", "took"), rows, f"{released + len(done)} changes undone")
+        rows: list[tuple[str, ...]] = []
+        undone = 0
+        for number, one in enumerate(self._phases):
+            released, done = self._undo(one, earlier_were_undone=number > 0)
+            rows += [(one.phase, made.verb.value, made.name, f"{made.seconds:.1f} s") for made in done]
+            undone += released + len(done)
+        return Table(("phase", "action", "resource", "took"), rows, f"{undone} changes undone")
 
     def verify(self) -> Table:
         """A second rollback has to be empty."""
+        claim = "changes that a second rollback would make"
         with self._run.step("read back"):
-            left = self._read_plan()
-        rows = (
-            *(release.evidence() for release in self._releases),
-            Evidence(
-                "changes that a second rollback would make",
-                self._source,
-                len(left.steps),
-                "changes",
-                Bound("==", 0),
-                note="; ".join(step.key for step in left.steps[:3]),
-            ),
-        )
+            rows = tuple(
+                row
+                for one in self._phases
+                for row in one.evidence(self._source, f"{claim} in phase {one.phase}" if self._is_complete else claim)
+            )
         self._run.add(*rows)
         return evidence_table(rows, "Read back")
 
-    def _read_plan(self) -> CloudPlan:
-        may_destroy = self._run.settings.run.may_destroy
-        return rollback_plan(self._client, self._journal, self._wanted.since_run, may_destroy)
+    def _refuse_destruction(self) -> None:
+        steps = [step for one in self._phases if one.plan_of_resources for step in one.plan_of_resources.steps]
+        run = self._run.settings.run
+        try:
+            refuse_destruction(steps, run.may_destroy)
+        except GateFailed as refused:
+            if run.mode == "apply":
+                raise
+            self._run.note(str(refused))
+
+    def _undo(self, one: Undoing, *, earlier_were_undone: bool) -> tuple[int, tuple[Done, ...]]:
+        progress = Progress(f"roll back {one.phase}", "changes")
+        with self._run.step(f"apply {one.phase}" if self._is_complete else "apply"):
+            return one.apply(
+                self._run.record.run_id,
+                lambda done, total, _: progress(done, total),
+                earlier_were_undone=earlier_were_undone,
+            )
+
+    def _undoing(self, client: Client, phase: str, *, is_local: bool) -> Undoing:
+        path = journal_path(self._run.settings.environment.name, phase, local=is_local)
+        since = self._wanted.since_run
+        beside = _BESIDE.get(phase)
+        return Undoing(client, path, phase, beside(self._run) if beside and since is None else (), since)

@@ -1,0 +1,101 @@
+"""What the application has written on the target since the cutover, brought back before the target goes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cached_property
+
+from psycopg import sql
+
+from orchestra_lib.database import connect
+from orchestra_lib.errors import GateFailed
+from orchestra_lib.evidence import Evidence, Source, yes_or_no
+from orchestra_lib.memory.cutover_journal import CutoverJournal
+from orchestra_lib.move import TARGET_TABLE
+from orchestra_lib.paths import move_journal_path
+from orchestra_lib.phases.memory_cutover import SOURCE, TARGET, CutoverSteps
+from orchestra_lib.phases.memory_load import RehearsalLoad
+from orchestra_lib.phases.memory_stores import Stores
+from orchestra_lib.phases.memory_stream import StreamSteps
+from orchestra_lib.plan import Change, Verb
+from orchestra_lib.runbook import Runbook
+
+
+class WritersReturn:
+    """The writers of one environment's store. Nothing is opened while they write on the source."""
+
+    def __init__(self, run: Runbook) -> None:
+        self._run, self._settings = run, run.settings
+        self._path = move_journal_path(
+            run.settings.environment.name, "cutover", local=run.settings.environment.kind == "local"
+        )
+        if CutoverJournal(self._path).unfinished() is not None:
+            self._steps.recover()
+
+    @property
+    def journalled(self) -> int:
+        """0: cutovers are counted by nobody, what matters is where the writers are."""
+        return 0
+
+    def check(self) -> Evidence:
+        """Whether what was written on the target can come back; else what would be lost."""
+        claim = "what was written since the cutover comes back"
+        if self._live == SOURCE:
+            return yes_or_no(claim, Source.OBSERVED, True, note="the application writes on the source")
+        obstacle = self._obstacle()
+        if obstacle:
+            note = (
+                f"{obstacle}: {self._rows_since():,} rows that were written since would be lost, and what was deleted"
+            )
+            return yes_or_no(claim, Source.OBSERVED, False, note=note)
+        note = f"{self._rows_since():,} rows have been written on the target since, the stream back has them"
+        return yes_or_no(claim, Source.OBSERVED, True, note=note)
+
+    def changes(self) -> tuple[Change, ...]:
+        """The writers' way back."""
+        if self._live == SOURCE:
+            return ()
+        detail = "from the target back to the source, with everything that they wrote since the cutover"
+        return (Change(Verb.UPDATE, "writers", "of the memory", detail, TARGET, SOURCE),)
+
+    def apply(self) -> int:
+        """Bring the writers back; returns 1, or 0 where they are at home.
+
+        Raises GateFailed where they cannot be brought back.
+        """
+        if self._live == SOURCE:
+            return 0
+        obstacle = self._obstacle()
+        if obstacle:
+            raise GateFailed(f"the writers stay on the target, {obstacle}: what they wrote there would be lost")
+        self._steps.bring_back("Return: from the target to the source")
+        return 1
+
+    def evidence(self) -> Evidence:
+        """Where the application writes now."""
+        return yes_or_no("the application writes on the source", Source.OBSERVED, self._live == SOURCE)
+
+    @property
+    def _live(self) -> str:
+        return CutoverJournal(self._path).live() or SOURCE
+
+    @cached_property
+    def _steps(self) -> CutoverSteps:
+        stores = Stores(self._run)
+        load = RehearsalLoad(stores)
+        return CutoverSteps(stores, load, StreamSteps(stores, load, None))
+
+    def _obstacle(self) -> str:
+        """Why the writers cannot be brought back; empty when they can."""
+        memory = self._settings.memory
+        if not memory.writers.source:
+            return "memory.writers.source names nobody who could write on the source again"
+        return "" if self._steps.can_return else "no stream leads back into a source whose columns are mapped"
+
+    def _rows_since(self) -> int:
+        """Rows on the target that carry a later time than the cutover's end; deletions leave none."""
+        switched = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)  # its journal's last line
+        statement = sql.SQL("SELECT count(*) FROM {} WHERE updated_at >= %s").format(sql.Identifier(TARGET_TABLE))
+        with connect(Stores(self._run).target(), role="target") as session:
+            row = session.execute(statement, [switched]).fetchone()
+        return int(row[0]) if row else 0
