@@ -61,6 +61,20 @@ class Move:
             self.tuning(),
         )
 
+    def return_spec(self) -> StreamSpec | None:
+        """The stream from the target back to the source; None where their tables are not laid out alike.
+
+        Raises as :meth:`copy_job`, and DataError when the target has no table yet.
+        """
+        forward, store = self.stream_spec(), self.settings.memory.source
+        if store.columns or forward.source_table.defaulted:
+            return None
+        with connect(self.target, role="target") as session:
+            theirs = source_table(session, TARGET_TABLE, {})
+        table = sql.Identifier(*store.table.split("."))
+        slot = f"{forward.slot}_return"
+        return StreamSpec(RETURN_STREAM, self.target, theirs, self.source, table, slot, slot, forward.tuning)
+
     def tuning(self) -> Tuning:
         """How the settings want changes gathered and applied."""
         sync, breaker = self.settings.memory.sync, self.settings.memory.circuit_breaker

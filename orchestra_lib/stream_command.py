@@ -13,11 +13,13 @@ from orchestra_lib.cloud.stream_metrics import StreamMetrics
 from orchestra_lib.cloud.target import connect as connect_cloud
 from orchestra_lib.database import connect
 from orchestra_lib.errors import ParameterError, TargetUnreachable
+from orchestra_lib.memory.cutover_journal import CutoverJournal
 from orchestra_lib.memory.slot import slot_state
 from orchestra_lib.memory.stream import Stream, StreamSpec
 from orchestra_lib.memory.stream_status import StreamStatus
 from orchestra_lib.memory_target import primary_instance
 from orchestra_lib.move import Move
+from orchestra_lib.paths import move_journal_path
 from orchestra_lib.settings import Settings
 from orchestra_lib.target import Instances, source_database
 
@@ -45,10 +47,24 @@ def _serve(environment: str, overrides: dict[str, object]) -> int:
     if own is None and cloud is None:
         raise ParameterError(f"environment {environment} names no target")
     target = own.reveal() if own else Instances(cloud).address(primary_instance(wanted))  # type: ignore[arg-type]
-    spec = Move(wanted, source, target).stream_spec()
+    spec = _spec(wanted, Move(wanted, source, target))
     metrics = _metrics(wanted, Client(cloud)) if cloud else None
     stream = Stream(spec)
     return stream_process.serve(environment, stream, lambda status: _publish(metrics, spec, status))
+
+
+def _spec(wanted: Settings, move: Move) -> StreamSpec:
+    """From the side that is written to, by the journal of the cutovers, to the other one.
+
+    Raises ParameterError after a cutover that has no way back.
+    """
+    local = wanted.environment.kind == "local"
+    if CutoverJournal(move_journal_path(wanted.environment.name, "cutover", local=local)).live() != "target":
+        return move.stream_spec()
+    back = move.return_spec()
+    if back is None:
+        raise ParameterError("the application writes on the target, and there is no stream back into another layout")
+    return back
 
 
 def _metrics(wanted: Settings, client: Client) -> StreamMetrics | None:

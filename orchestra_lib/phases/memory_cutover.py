@@ -9,24 +9,23 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from psycopg import sql
-
 from orchestra_lib.cloud import secret_values
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.database import connect
 from orchestra_lib.display import Progress, Table
-from orchestra_lib.errors import GateFailed, ParameterError
+from orchestra_lib.errors import GateFailed, ParameterError, TargetUnreachable
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
 from orchestra_lib.memory.cutover import Cutover, Rules
 from orchestra_lib.memory.cutover_journal import CutoverJournal
 from orchestra_lib.memory.running_stream import RunningStream
 from orchestra_lib.memory.sides import Direction, Side
+from orchestra_lib.memory.slot import mark
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.stream import StreamSpec
 from orchestra_lib.memory.stream_status import StreamStatus
 from orchestra_lib.memory.touched import Touched
 from orchestra_lib.memory_target import api_user, writers
-from orchestra_lib.move import RETURN_STREAM, TARGET_TABLE
+from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
@@ -57,16 +56,20 @@ class CutoverSteps:
     def recover(self) -> None:
         """End what a cutover of an earlier run has left in its middle: undo it, or complete it after its switch.
 
-        The writers of a drill that was cut off after its switch are brought back.
+        Writers that were left on the target, by a drill that was cut off or in a rehearsal by 07, are brought back.
         """
+        self.settle()
+        if self.live == TARGET and self._settings.drills.cutover:
+            self.bring_back("Return of an earlier run's cutover")
+            self._run.note("an earlier run has left the writers on the target: they have been brought back")
+
+    def settle(self) -> None:
+        """End what a cutover of an earlier run has left in its middle: undo it, or complete it after its switch."""
         if self._journal.unfinished() is not None:
             with self._run.step("recover cutover"):
                 self._stream.stop()
                 found = self._cutover(self._direction()).recover(self._follow)
             self._run.note(f"an earlier run was cut off: {found.told}")
-        if self.live == TARGET and self._settings.drills.cutover:
-            self.bring_back("Return of an earlier run's cutover")
-            self._run.note("an earlier run was cut off after its cutover: the writers have been brought back")
 
     @property
     def can_return(self) -> bool:
@@ -86,11 +89,18 @@ class CutoverSteps:
         return (yes_or_no(claim, Source.OBSERVED, not there, note=note if there else ""),)
 
     def there(self) -> Table:
-        """Switch the writers over to the target."""
-        reason = self._why_not()
+        """Switch the writers over to the target, if that drill is wanted."""
+        reason = "" if self._settings.drills.cutover else "drills.cutover is false"
+        reason = reason or self.obstacle
         if reason:
             row = Evidence("drill: cutover and return", Source.ASSUMED, "not carried out", note=reason)
             return self._stores.show((row,), "Left out")
+        return self.switch_over()
+
+    def switch_over(self) -> Table:
+        """Switch the writers over to the target. Raises GateFailed when something is in the way."""
+        if self.obstacle:
+            raise GateFailed(f"the writers cannot be switched over: {self.obstacle}")
         if self.live == TARGET:
             row = Evidence("the writers write on the", Source.OBSERVED, TARGET, note="an earlier run has switched them")
             return self._stores.show((row,), "Cut over already")
@@ -130,10 +140,26 @@ class CutoverSteps:
         )
         return self._stores.show(rows, "Every acknowledged write, held against both stores")
 
-    def _why_not(self) -> str:
-        """Why the drill is left out; empty when it is not."""
-        if not self._settings.drills.cutover:
-            return "drills.cutover is false"
+    def drain_back(self) -> None:
+        """Return once everything that is committed on the target now is on the source too.
+
+        Raises GateFailed when no stream back runs in this process, TargetUnreachable when it does not catch up.
+        """
+        if self._running is None:
+            raise GateFailed("no stream runs from the target back to the source: switch the writers over first")
+        with connect(self._stores.target(), role=TARGET) as session:
+            lsn = mark(session)
+        if not self._running.wait_for(lsn, _CATCH_UP_SECONDS):
+            raise TargetUnreachable(f"the stream back did not catch up within {_CATCH_UP_SECONDS:.0f} s")
+
+    def hand_stream_over(self) -> None:
+        """Let the stream that runs in this process go on as a process of its own."""
+        self._end_running()
+        self._stream.go_on()
+
+    @property
+    def obstacle(self) -> str:
+        """Why the writers cannot be switched over; empty when they can."""
         if not self._settings.stream.live:
             return "the store stands still: nothing is streamed"
         if not self._settings.writers.source:
@@ -202,13 +228,7 @@ class CutoverSteps:
             SOURCE, move.source, forward.source_table, self._settings.writers.source or (), self._endpoint_of(SOURCE)
         )
         other = Side(TARGET, target, theirs, writers(self._stores.settings), self._endpoint_of(TARGET))
-        table = sql.Identifier(*self._settings.source.table.split("."))
-        slot = f"{forward.slot}_return"
-        same = not self._settings.source.columns and not forward.source_table.defaulted
-        back = (
-            StreamSpec(RETURN_STREAM, target, theirs, move.source, table, slot, slot, forward.tuning) if same else None
-        )
-        return Direction(source, other, forward, back)
+        return Direction(source, other, forward, move.return_spec())
 
     def _endpoint_of(self, side: str) -> str:
         """What the connection secret says of a side: names, from which an application finds address and login."""

@@ -34,8 +34,8 @@ from orchestra_lib.vectors.index import serving_index
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable
 
-_RATE = "rows applied a second while catching up"
-_PILED_ROWS = 4_000
+CATCH_UP_RATE = "rows applied a second while catching up"
+PILED_ROWS = 4_000
 _ENOUGH_TO_TIME = 2_000
 _FRESH_SECONDS = 0.1
 """What a change may take beyond the debounce: the freshness that is promised."""
@@ -61,7 +61,7 @@ class StreamSteps:
             return self._left_out()
         was_there = stream_process.running(self._environment) is not None
         with self._run.step("stream"):
-            piled = self._load.pile_up(_PILED_ROWS) if self._load.is_wanted and not was_there else 0
+            piled = self._load.pile_up(PILED_ROWS) if self._load.is_wanted and not was_there else 0
             found = stream_process.start(self._environment, self._overrides())
             self._points, self._started = [], found.status
         how = "found running" if was_there else "started; it goes on when this kernel ends"
@@ -180,7 +180,7 @@ class StreamSteps:
         rows, seconds = now.rows_applied - began.rows_applied, now.at - began.at
         if rows < _ENOUGH_TO_TIME or seconds <= 0:
             note = f"{rows:,} rows were to be caught up with: too few to time"
-            return [Evidence(_RATE, Source.MEASURED, None, "rows/s", note=note)]
+            return [Evidence(CATCH_UP_RATE, Source.MEASURED, None, "rows/s", note=note)]
         return [self._rate(rows, seconds)]
 
     @property
@@ -199,7 +199,7 @@ class StreamSteps:
         rate = round(rows / seconds)
         note = f"{rows:,} rows in {seconds:.1f} s, into {self._index_now()}"
         if is_own and not self._is_rehearsal:
-            return Evidence(_RATE, Source.MEASURED, rate, "rows/s", Bound(">=", target), note=note)
+            return Evidence(CATCH_UP_RATE, Source.MEASURED, rate, "rows/s", Bound(">=", target), note=note)
         if rate < target and not is_own and asked is not None:
             fewer = f" With {own:,} lists it reads {own:,}." if own else ""
             self._run.note(
@@ -208,7 +208,7 @@ class StreamSteps:
                 "applies over more connections."
             )
         wanted = f"{target:,.0f} are wanted on Google Cloud, of {f'{own:,} lists' if own else 'the index chosen there'}"
-        return Evidence(_RATE, Source.MEASURED, rate, "rows/s", note=f"{note}; {wanted}")
+        return Evidence(CATCH_UP_RATE, Source.MEASURED, rate, "rows/s", note=f"{note}; {wanted}")
 
     def _index_now(self) -> str:
         """What the rows go into, in words."""

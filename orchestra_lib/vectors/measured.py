@@ -71,10 +71,10 @@ def measure(
     times = np.concatenate([run.milliseconds for run in runs])
     truth, ids = queries.truth, runs[-1].ids
     short = sum(len(truth.without_self(number, found)) < truth.wanted(number) for number, found in enumerate(ids))
-    return Measured(effort, ids, short, _recalls(ids, truth), times, runs[-1].plan_uses)
+    return Measured(effort, ids, short, recalls_of(ids, truth), times, runs[-1].plan_uses)
 
 
-def _recalls(ids: Sequence[tuple[str, ...]], truth: Truth) -> NDArray[np.float64]:
+def recalls_of(ids: Sequence[tuple[str, ...]], truth: Truth) -> NDArray[np.float64]:
     """Recall of each query, of as many rows as there are for it; ties count as right, missing rows as misses."""
     shares = np.ones(len(ids))
     for number, found in enumerate(ids):
