@@ -1,21 +1,34 @@
-"""Phase 5: what a revision of the memory API is, and what the gateway before it lets through.
+"""Phase 5: the memory API's service, who may call it, and the gateway before it.
 
-Which revision gets the traffic is the rollout's to say. Limits and meanings of fields: run.v2 in Google's discovery
-documents.
+What the service serves is given when it is made; afterwards revisions and traffic are the rollout's. Limits and
+meanings of fields: run.v2 and apigateway.v1 in Google's discovery documents.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestra_lib.blueprint import identities
-from orchestra_lib.blueprint.specification import specification
+from orchestra_lib.blueprint.foundation import foundation
+from orchestra_lib.blueprint.identities import Identity
+from orchestra_lib.blueprint.specification import Specification, specification
+from orchestra_lib.cloud.resource import JsonFile, Ref, Resource, resolve
+from orchestra_lib.errors import ParameterError
+from orchestra_lib.evidence import canonical_json
 from orchestra_lib.settings import Settings
 
 PACKAGE = "orchestra-memory-api"
 """The image's name in the registry."""
 
+IMAGE_BUILDER = "orchestra-api-image"
+
+_BUILDER = Identity(IMAGE_BUILDER, "What Cloud Build is when it builds the memory API's image", ("logging.logWriter",))
+_INVOKER = "roles/run.invoker"
+_DOCUMENT = "openapi.json"
+_DIGITS = 12  # an id has at most 63 characters, a service's name 49
 _PREFIX = "ORCHESTRA_API_"
 # A connection through direct VPC egress can take more than a minute when an address is new.
 # https://cloud.google.com/run/docs/configuring/vpc-direct-vpc#limitations
@@ -27,6 +40,56 @@ _CALLER = "google"
 _DEADLINE_SECONDS = 30.0  # the service gives up earlier: 2 s for a session and 5 s for a statement, tried twice
 _INSIDE = frozenset({"/healthz", "/readyz"})  # Google's front end keeps paths that end in z
 _OUTSIDE = ("/health", "/ready")
+
+
+@dataclass(frozen=True)
+class ApiPlan:
+    """What phase 5 wants, and what it stands on: ``foundation`` is phase 1's, as phase 1 wants it.
+
+    ``builder`` are those of the resources that the image's build needs: they come before everything else, because a
+    service cannot be made without an image.
+    """
+
+    builder: tuple[Resource, ...]
+    service: Resource
+    invoker: Resource
+    front: Resource
+    config: Resource
+    gateway: Resource
+    foundation: tuple[Resource, ...]
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """All that the phase makes."""
+        return (*self.builder, self.service, self.invoker, self.front, self.config, self.gateway)
+
+
+def api(settings: Settings, template: Mapping[str, Any], interface: Mapping[str, Any], audience: str) -> ApiPlan:
+    """Everything that phase 5 wants to exist.
+
+    ``template`` is that of the first revision, with its name (``revision``); it counts when the service is made.
+    ``interface`` is the service's own OpenAPI document, ``audience`` whom callers' tokens have to be made for. Another
+    document is another config under another id: the gateway is changed to it, and the one before stays for the way
+    back. Raises ParameterError for what the settings lack or leave open, and for a load balancer as ``api_front``.
+    """
+    spec = specification(settings)
+    _refuse_other_front(settings)
+    builder = tuple(identities.image_builder(spec, _BUILDER))
+    service = _service(spec, template)
+    invoker = _invoker(spec, service)
+    front = spec.resource("gateway api", spec.location("global"), spec.api.service, {"labels": dict(spec.labels)})
+    document = gateway_document(interface, Ref(service.key, "uri"), audience)
+    config = _config(spec, front, document)
+    gateway = _gateway(spec, config, invoker)
+    made = (*builder, service, invoker, front, config, gateway)
+    under = foundation(settings, made, _used_by_name(spec))
+    return ApiPlan(builder, service, invoker, front, config, gateway, under)
+
+
+def path_of(resource: Resource) -> str:
+    """The path of the service, the gateway's API, its config or the gateway."""
+    segments = {"run service": "services", "gateway api": "apis", "gateway config": "configs", "gateway": "gateways"}
+    return f"{resource.parent}/{segments[resource.kind]}/{resource.id}"
 
 
 def revision_template(settings: Settings, image: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -74,7 +137,7 @@ def revision_template(settings: Settings, image: str, environment: Mapping[str, 
     }
 
 
-def gateway_document(interface: Mapping[str, Any], backend: str, audience: str) -> dict[str, Any]:
+def gateway_document(interface: Mapping[str, Any], backend: str | Ref, audience: str) -> dict[str, Any]:
     """What API Gateway is told: the paths of the service's own OpenAPI document, and that ``backend`` answers them.
 
     Google's ID tokens for ``audience`` are let through where the service asks who calls; the service checks them again.
@@ -106,6 +169,71 @@ def gateway_document(interface: Mapping[str, Any], backend: str, audience: str) 
         },
         "paths": paths,
     }
+
+
+def _refuse_other_front(settings: Settings) -> None:
+    front = settings.usage.api_front if settings.usage else None
+    if front not in (None, "api_gateway"):
+        raise ParameterError(
+            f"usage.api_front is {front}, and phase 5 makes an API Gateway (decision 19 says why): say api_gateway"
+        )
+
+
+def _service(spec: Specification, template: Mapping[str, Any]) -> Resource:
+    """Private: whoever calls needs a role. Its address is open, because API Gateway calls from outside the network."""
+    region, name = spec.regions.primary, spec.network.name
+    body = {
+        "description": "The memory API",
+        "labels": dict(spec.labels),
+        "ingress": "INGRESS_TRAFFIC_ALL",
+        "invokerIamDisabled": False,
+        "template": dict(template),
+    }
+    needs = (
+        identities.account(spec, identities.API).key,
+        f"network:{spec.project_path}/global/{name}",
+        f"subnetwork:{spec.project_path}/regions/{region}/{name}-{region}",
+        f"repository:{spec.location(region)}/{spec.registry.repository}",
+    )
+    return spec.resource("run service", spec.location(region), spec.api.service, body, needs)
+
+
+def _invoker(spec: Specification, service: Resource) -> Resource:
+    """The gateway's own account may call the service, and nobody else gets the role from us."""
+    needs = (service.key, identities.account(spec, identities.GATEWAY).key)
+    who = identities.member(spec, identities.GATEWAY)
+    return spec.resource("run service roles", path_of(service), who, {"roles": [_INVOKER]}, needs)
+
+
+def _config(spec: Specification, front: Resource, document: Mapping[str, Any]) -> Resource:
+    """The document under an id that holds its digest: a config is never changed."""
+    account = spec.email_of(identities.GATEWAY)
+    said = canonical_json([resolve(document, {}), account])
+    body = {
+        "labels": dict(spec.labels),
+        "openapiDocuments": [{"document": {"path": _DOCUMENT, "contents": JsonFile(document)}}],
+        "gatewayServiceAccount": f"{spec.project_path}/serviceAccounts/{account}",
+    }
+    id_ = f"{front.id}-{hashlib.sha256(said.encode()).hexdigest()[:_DIGITS]}"
+    needs = (front.key, identities.account(spec, identities.GATEWAY).key)
+    return spec.resource("gateway config", path_of(front), id_, body, needs)
+
+
+def _gateway(spec: Specification, config: Resource, invoker: Resource) -> Resource:
+    body = {"labels": dict(spec.labels), "apiConfig": path_of(config)}
+    return spec.resource(
+        "gateway", spec.location(spec.regions.primary), spec.api.service, body, (config.key, invoker.key)
+    )
+
+
+def _used_by_name(spec: Specification) -> tuple[str, ...]:
+    """What phase 5 uses and none of its resources needs: the API's roles, and leave to run something as an account."""
+    infra = identities.member(spec, identities.INFRA)
+    return (
+        f"roles:{spec.project_path}/{identities.member(spec, identities.API)}",
+        *(f"service account roles:{spec.account_path(name)}/{infra}" for name in (identities.API, identities.GATEWAY)),
+        *(spec.service(f"{name}.googleapis.com").key for name in (*spec.services.api, "cloudbuild")),
+    )
 
 
 def _operations(item: Mapping[str, Any]) -> dict[str, Any]:

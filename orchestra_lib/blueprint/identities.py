@@ -135,6 +135,31 @@ def narrow_roles(spec: Specification, repository: Resource, secrets: Mapping[str
     return roles
 
 
+def image_builder(spec: Specification, builder: Identity) -> list[Resource]:
+    """An account that may push images and write its log. Phase 1's build account can push nothing, and stays so."""
+    made = _account(spec, builder)
+    who = member(spec, builder.id)
+    repository = f"{spec.location(spec.regions.primary)}/repositories/{spec.registry.repository}"
+    return [
+        made,
+        spec.resource("roles", spec.project_path, who, _roles(*builder.roles), (made.key,)),
+        spec.resource(
+            "repository roles",
+            repository,
+            who,
+            _roles("artifactregistry.writer"),
+            (made.key, f"repository:{repository.replace('/repositories/', '/')}"),
+        ),
+        spec.resource(
+            "service account roles",
+            spec.account_path(builder.id),
+            member(spec, INFRA),
+            _roles("iam.serviceAccountUser"),
+            (made.key, account(spec, INFRA).key),
+        ),
+    ]
+
+
 def account(spec: Specification, identity: str) -> Resource:
     """The service account of an identity."""
     return _account(spec, next(one for one in IDENTITIES if one.id == identity))

@@ -82,7 +82,7 @@ def workstations(settings: Settings, restoration: Restoration | None = None) -> 
     schedule = _snapshot_schedule(spec, wanted)
     ordinary = _configuration(spec, wanted, cluster, wanted.configuration, _new_home(wanted))
     desks = [Desk(workstation_id(email), email, ordinary) for email in emails]
-    resources = [*_image_builder(spec), cluster, schedule, ordinary]
+    resources = [*identities.image_builder(spec, _BUILDER), cluster, schedule, ordinary]
     restored = None
     if restoration:
         snapshot = _snapshot(spec, restoration)
@@ -141,38 +141,6 @@ def _emails(settings: Settings) -> tuple[str, ...]:
             "addresses of those who get a workstation; [] makes the configuration and no workstation)"
         )
     return emails
-
-
-def _image_builder(spec: Specification) -> list[Resource]:
-    """An account that may push the image and write its log. Phase 1's build account can push nothing, and stays so."""
-    account = spec.resource(
-        "service account",
-        spec.project_path,
-        _BUILDER.id,
-        {"displayName": "Orchestra image", "description": _BUILDER.purpose},
-    )
-    who = identities.member(spec, _BUILDER.id)
-    roles = {"roles": [f"roles/{name}" for name in _BUILDER.roles]}
-    repository = f"{spec.location(spec.regions.primary)}/repositories/{spec.registry.repository}"
-    infra = identities.member(spec, identities.INFRA)
-    return [
-        account,
-        spec.resource("roles", spec.project_path, who, roles, (account.key,)),
-        spec.resource(
-            "repository roles",
-            repository,
-            who,
-            {"roles": ["roles/artifactregistry.writer"]},
-            (account.key, f"repository:{repository.replace('/repositories/', '/')}"),
-        ),
-        spec.resource(
-            "service account roles",
-            spec.account_path(_BUILDER.id),
-            infra,
-            {"roles": ["roles/iam.serviceAccountUser"]},
-            (account.key, identities.account(spec, identities.INFRA).key),
-        ),
-    ]
 
 
 def _cluster(spec: Specification, wanted: Workstations) -> Resource:

@@ -149,7 +149,7 @@ class Standard:
         return at.call(at.kind.delete, live.name, query=dict(at.kind.extra_of_delete))
 
     def _got(self, at: Reached) -> Answer | None:
-        return _unless_absent(lambda: at.call("get", self.path(at)))
+        return _unless_absent(lambda: at.call("get", self.path(at), query=dict(at.kind.extra_of_get)))
 
     def _found(self, at: Reached) -> Answer | None:
         """The one resource of the collection whose field has the wanted value."""

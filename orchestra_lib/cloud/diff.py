@@ -40,16 +40,21 @@ def is_rows(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How values are compared: ``aliases`` are other spellings of names (a project's number), ``sets`` unordered."""
+    """How values are compared: ``aliases`` are other spellings of names (a project's number), ``sets`` unordered.
+
+    Top-level fields that are ``left_alone`` never differ.
+    """
 
     aliases: Mapping[str, str]
     sets: frozenset[str] = frozenset()
+    left_alone: frozenset[str] = frozenset()
 
     def differences(
         self, wanted: Mapping[str, Any], live: Mapping[str, Any], applied: Mapping[str, Any] | None = None
     ) -> tuple[FieldDiff, ...]:
         """The fields in which the live body is not what is wanted, in the order of their paths."""
-        return tuple(sorted(self._of_mapping("", wanted, live, applied or {}), key=lambda diff: diff.path))
+        compared = (self._compared(body) for body in (wanted, live, applied or {}))
+        return tuple(sorted(self._of_mapping("", *compared), key=lambda diff: diff.path))
 
     def canonical(self, value: Any) -> Any:
         """A value in the one spelling that it is compared in."""
@@ -60,6 +65,9 @@ class Comparison:
         if isinstance(value, list | tuple):
             return [self.canonical(item) for item in value]
         return value
+
+    def _compared(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in body.items() if name not in self.left_alone}
 
     def _of_mapping(
         self, path: str, wanted: Mapping[str, Any], live: Mapping[str, Any], applied: Mapping[str, Any]

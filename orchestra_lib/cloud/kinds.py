@@ -35,7 +35,10 @@ class Kind:
     wrapped: str | None = None  # create and patch take {"<wrapped>": body} beside the id or the mask
     whole_name: bool = False  # id_field takes the whole path, not the id alone
     extra: tuple[tuple[str, str], ...] = ()  # query parameters of create and update
+    extra_of_get: tuple[tuple[str, str], ...] = ()
     extra_of_delete: tuple[tuple[str, str], ...] = ()
+    create_only: frozenset[str] = frozenset()  # given at creation, afterwards neither compared nor changed
+    complete_with: str | None = None  # a field that one has once its creation has come to its end
     fixed: frozenset[str] = frozenset()  # cannot be changed in place, beyond what the document calls immutable
     identity: frozenset[str] = frozenset()  # fields of the body that say which resource it is
     generated: frozenset[str] = frozenset()  # fields of nested messages that the service names by itself
@@ -413,6 +416,52 @@ _ROWS = (
         id_parameter="userId",
         fixed=frozenset({"userType"}),
         sets=frozenset({"databaseRoles"}),
+    ),
+    Kind(
+        "run service",
+        "run.v2",
+        "run.projects.locations.services",
+        id_parameter="serviceId",
+        create_only=frozenset({"template", "traffic"}),  # what serves is a rollout's to say
+        complete_with="latestReadyRevision",
+        permission="run.services",
+        timeout_seconds=900.0,  # a startup probe waits for 240 s at most, and an image is pulled before it
+    ),
+    Kind(
+        "run service roles",
+        "run.v2",
+        "run.projects.locations.services",
+        access="roles",
+        identity=frozenset({"member"}),
+        sets=frozenset({"roles"}),
+        permissions=_set_policy("run.services"),
+    ),
+    Kind(
+        "gateway api",
+        "apigateway.v1",
+        "apigateway.projects.locations.apis",
+        id_parameter="apiId",
+        permission="apigateway.apis",
+        timeout_seconds=1_200.0,
+    ),
+    Kind(
+        "gateway config",
+        "apigateway.v1",
+        "apigateway.projects.locations.apis.configs",
+        id_parameter="apiConfigId",
+        extra_of_get=(("view", "FULL"),),  # its documents are left out otherwise
+        create_only=frozenset({"gatewayServiceAccount"}),  # immutable, and shown in another form than it is given
+        fixed=frozenset({"openapiDocuments"}),
+        permission="apigateway.apiconfigs",
+        timeout_seconds=1_200.0,
+    ),
+    Kind(
+        "gateway",
+        "apigateway.v1",
+        "apigateway.projects.locations.gateways",
+        id_parameter="gatewayId",
+        permission="apigateway.gateways",
+        timeout_seconds=1_200.0,
     ),
     Kind(
         "workstation roles",

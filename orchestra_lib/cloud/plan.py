@@ -14,7 +14,7 @@ from orchestra_lib.cloud.client import Client, Snapshot
 from orchestra_lib.cloud.diff import Comparison, FieldDiff
 from orchestra_lib.cloud.discovery import has_method, immutable_fields, method, without_output_only
 from orchestra_lib.cloud.kinds import KINDS, Kind
-from orchestra_lib.cloud.resource import UNKNOWN, Live, Ref, Resource, Text, references, resolve
+from orchestra_lib.cloud.resource import UNKNOWN, JsonFile, Live, Ref, Resource, Text, references, resolve
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.plan import Change, Plan, Verb
@@ -51,11 +51,19 @@ class Step:
         """The step as a row of a runbook's plan."""
         before = {diff.path: diff.before for diff in self.diffs} or None
         after: object = {diff.path: diff.after for diff in self.diffs} or None
-        detail = "; ".join(map(str, self.diffs))
+        told = [str(diff) for diff in self.diffs]
         if self.live is None:
             after = resolve(self.wanted.body, {})
-            detail = _summary(self.wanted.body)
-        return Change(self.verb, self.wanted.kind, self.name, detail, before, after)
+            told = [summary] if (summary := _summary(self.wanted.body)) else []
+        return Change(self.verb, self.wanted.kind, self.name, "; ".join((*told, *self._left_alone())), before, after)
+
+    def _left_alone(self) -> tuple[str, ...]:
+        """Which fields are given at creation only, in words."""
+        names = ", ".join(sorted(KINDS[self.wanted.kind].create_only.intersection(self.wanted.body)))
+        if not names or self.verb is Verb.DELETE:
+            return ()
+        is_made = self.verb in (Verb.CREATE, Verb.REPLACE)
+        return (f"{names}: given {'now, and only now' if is_made else 'at creation only, left as found'}",)
 
 
 @dataclass(frozen=True)
@@ -191,7 +199,7 @@ def alias_of(wanted: Resource, live: Live | None) -> dict[str, str]:
 
 def comparison(kind: Kind, aliases: Mapping[str, str]) -> Comparison:
     """How two bodies of a kind are compared."""
-    return Comparison(aliases, kind.sets)
+    return Comparison(aliases, kind.sets, kind.create_only)
 
 
 def fixed_fields(kind: Kind) -> frozenset[str]:
@@ -224,7 +232,7 @@ def _flat(value: Any) -> str:
         return " ".join(map(_flat, value.values()))
     if isinstance(value, list | tuple):
         return ", ".join(map(_flat, value))
-    if isinstance(value, Ref | Text):
+    if isinstance(value, Ref | Text | JsonFile):
         return UNKNOWN
     text = str(value)
     return text.rsplit("/", 1)[1] if text.startswith("projects/") else text
@@ -261,10 +269,16 @@ def _step(
             # It comes with its project; what it will hold then is not known yet.
             return Step(wanted, Verb.UPDATE, None)
         return Step(wanted, Verb.CREATE, None)
-    diffs = comparison(kind, aliases).differences(resolve(wanted.body, live), there.body, applied)
+    if kind.complete_with and not there.body.get(kind.complete_with):
+        # What its creation gave it can be given by another creation alone.
+        return Step(wanted, Verb.REPLACE, there, (FieldDiff(kind.complete_with, None, UNKNOWN),))
+    fixed = fixed_fields(kind)
+    found = comparison(kind, aliases).differences(resolve(wanted.body, live), there.body, applied)
+    # Nothing is made anew for a value that is not known yet: the plan after this one will know it.
+    diffs = tuple(diff for diff in found if not (diff.after == UNKNOWN and diff.field in fixed))
     if not diffs:
         return Step(wanted, Verb.KEEP, there)
-    in_place = kind.update is not None and not {diff.field for diff in diffs} & fixed_fields(kind)
+    in_place = kind.update is not None and not {diff.field for diff in diffs} & fixed
     return Step(wanted, Verb.UPDATE if in_place else Verb.REPLACE, there, diffs, applied or {})
 
 
@@ -279,6 +293,7 @@ def _live_digest(step: Step, aliases: Mapping[str, str]) -> str | None:
     if step.live is None:
         return None
     kind, body = KINDS[step.wanted.kind], step.live.body
+    body = {name: value for name, value in body.items() if name not in kind.create_only}
     call = f"{kind.collection}.get"
     if kind.access in ("standard", "service account", "project") and has_method(kind.api, call):
         body = without_output_only(kind.api, str(method(kind.api, call).response), body)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from orchestra_lib.evidence import canonical_json
 
 UNKNOWN = "(known after apply)"
 
@@ -29,6 +32,13 @@ class Text:
             raise ValueError(
                 f"{self.template!r} has {self.template.count('{}')} places for {len(self.refs)} references"
             )
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """In a body: the bytes of a JSON document, in base64. The document may hold references."""
+
+    document: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,11 +75,13 @@ class Live:
 
 
 def references(value: Any) -> Iterator[Ref]:
-    """Every :class:`Ref` in a body, at any depth, those of a :class:`Text` too."""
+    """Every :class:`Ref` in a body, at any depth, those of a :class:`Text` and a :class:`JsonFile` too."""
     if isinstance(value, Ref):
         yield value
     elif isinstance(value, Text):
         yield from value.refs
+    elif isinstance(value, JsonFile):
+        yield from references(value.document)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from references(item)
@@ -81,8 +93,11 @@ def references(value: Any) -> Iterator[Ref]:
 def resolve(value: Any, known: Mapping[str, Live | None]) -> Any:
     """The body with each :class:`Ref` replaced by its value, or :data:`UNKNOWN` while it does not exist.
 
-    A :class:`Text` is unknown as a whole while one of its references is.
+    A :class:`Text` and a :class:`JsonFile` are unknown as a whole while one of their references is.
     """
+    if isinstance(value, JsonFile):
+        is_open = any(resolve(ref, known) == UNKNOWN for ref in references(value))
+        return UNKNOWN if is_open else _in_base64(resolve(value.document, known))
     if isinstance(value, Text):
         parts = [resolve(ref, known) for ref in value.refs]
         return UNKNOWN if UNKNOWN in parts else value.template.format(*parts)
@@ -94,3 +109,7 @@ def resolve(value: Any, known: Mapping[str, Live | None]) -> Any:
     if isinstance(value, list | tuple):
         return [resolve(item, known) for item in value]
     return value
+
+
+def _in_base64(document: Any) -> str:
+    return base64.b64encode(canonical_json(document).encode()).decode()

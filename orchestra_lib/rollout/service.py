@@ -40,6 +40,11 @@ def revision_name(service: str, template: Mapping[str, Any]) -> str:
     return f"{service}-{_digest(template)}-{uuid.uuid4().hex[:_RANDOM_DIGITS]}"
 
 
+def first_revision_name(service: str, template: Mapping[str, Any]) -> str:
+    """The name of the revision that a service is made with: always the same, so that two plans of it are alike."""
+    return f"{service}-{_digest(template)}-{'0' * _RANDOM_DIGITS}"
+
+
 def is_revision_of(revision: str, template: Mapping[str, Any]) -> bool:
     """Whether a revision was made from this template, by its name."""
     return revision.rpartition("-")[0].endswith(f"-{_digest(template)}")
@@ -93,6 +98,11 @@ class RunService:
             told = ", ".join(f"{percent} % to {revision}" for revision, percent in percents.items()) or "to nobody"
             raise GateFailed(f"the traffic of {self.id} goes {told}: send all of it to one revision first (redirect)")
         return found[0]
+
+    def environment(self, revision: str) -> dict[str, str]:
+        """The plain variables of a revision's container, by name."""
+        found = self._client.call(_API, f"{_COLLECTION}.revisions.get", f"{self.name}/revisions/{revision}")
+        return {one["name"]: str(one.get("value", "")) for one in found["containers"][0].get("env", ())}
 
     def deploy(self, template: Mapping[str, Any], revision: str, shares: Sequence[Share]) -> None:
         """Make a revision with this name and direct the traffic, and wait until its startup probe has passed."""

@@ -9,11 +9,20 @@ from importlib.resources import files
 from typing import Any
 
 from orchestra_lib.cloud.kinds import KINDS, Kind
-from orchestra_lib.cloud.resource import Ref, Resource, Text
+from orchestra_lib.cloud.resource import JsonFile, Ref, Resource, Text
 
 # Kinds whose body is the engine's own: parts of a policy, and that an API is enabled.
 OWN_BODIES = frozenset(
-    {"service", "roles", "grant", "service account roles", "repository roles", "secret roles", "audit logs"}
+    {
+        "service",
+        "roles",
+        "grant",
+        "service account roles",
+        "repository roles",
+        "secret roles",
+        "run service roles",
+        "audit logs",
+    }
 )
 _NUMBERS = {"integer": int, "number": (int, float)}
 
@@ -60,7 +69,7 @@ def _wrong(api: str, schema: Mapping[str, Any], value: Any, place: str) -> Itera
         for index, item in enumerate(value):
             yield from _wrong(api, schema["items"], item, f"{place}[{index}]")
     elif kind == "string":
-        if isinstance(value, Ref | Text):
+        if isinstance(value, Ref | Text | JsonFile):
             return
         if not isinstance(value, str):
             yield f"{place} is no text: {value!r}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestra_lib.cloud.resource import UNKNOWN, Live, Resource
 from orchestra_lib.cloud.terraform.rows import ROWS, Row
-from orchestra_lib.cloud.terraform.schema import Block, resource_types
+from orchestra_lib.cloud.terraform.schema import GA, Block, resource_types
 from orchestra_lib.secret import MASK
 
 _PART_OF_A_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -80,6 +80,8 @@ def as_json(converted: Converted) -> tuple[dict[str, Any], dict[str, Any]]:
     body = {name: _escaped(value) for name, value in sorted(converted.arguments.items())}
     if converted.needs:
         body["depends_on"] = list(converted.needs)
+    if converted.row.provider != GA:
+        body["provider"] = converted.row.provider
     if converted.row.ignored_changes:
         body["lifecycle"] = {"ignore_changes": list(converted.row.ignored_changes)}
     if converted.notes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_lib.cloud.terraform.convert import Converted, as_json
-from orchestra_lib.cloud.terraform.schema import PROVIDER_SOURCE, PROVIDER_VERSION, TERRAFORM_VERSION
+from orchestra_lib.cloud.terraform.schema import GA, PROVIDER_SOURCES, PROVIDER_VERSION, TERRAFORM_VERSION
 from orchestra_lib.errors import RecordError
 from orchestra_lib.redaction import survivors
 
@@ -86,7 +86,7 @@ class Origin:
 
 def render(converted: Sequence[Converted], origin: Origin) -> dict[str, str]:
     """The files by name. Raises RecordError rather than let a secret into one of them."""
-    files = {"README.md": _readme(converted, origin), "providers.tf.json": _text(_providers(origin))}
+    files = {"README.md": _readme(converted, origin), "providers.tf.json": _text(_providers(converted, origin))}
     for topic in sorted({one.row.topic for one in converted}):
         files[f"{topic}.tf.json"] = _text(_blocks(one for one in converted if one.row.topic == topic))
     for name, text in files.items():
@@ -95,21 +95,21 @@ def render(converted: Sequence[Converted], origin: Origin) -> dict[str, str]:
     return files
 
 
-def _providers(origin: Origin) -> dict[str, Any]:
-    required = {"google": {"source": PROVIDER_SOURCE, "version": PROVIDER_VERSION}}
+def _providers(converted: Sequence[Converted], origin: Origin) -> dict[str, Any]:
+    names = sorted({GA, *(one.row.provider for one in converted)})
+    required = {name: {"source": PROVIDER_SOURCES[name], "version": PROVIDER_VERSION} for name in names}
+    configured = {
+        "project": origin.project,
+        "region": origin.region,
+        # A label of the provider's own would be a change of every resource.
+        "add_terraform_attribution_label": False,
+        # Billing budgets want a project that pays for the call where people log in as themselves.
+        "user_project_override": True,
+        "billing_project": origin.project,
+    }
     return {
         "terraform": {"required_version": TERRAFORM_VERSION, "required_providers": required},
-        "provider": {
-            "google": {
-                "project": origin.project,
-                "region": origin.region,
-                # A label of the provider's own would be a change of every resource.
-                "add_terraform_attribution_label": False,
-                # Billing budgets want a project that pays for the call where people log in as themselves.
-                "user_project_override": True,
-                "billing_project": origin.project,
-            }
-        },
+        "provider": dict.fromkeys(names, configured),
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from orchestra_lib.cloud.terraform.schema import BETA, GA
 from orchestra_lib.secret import MASK
 
 Body = Mapping[str, Any]
@@ -32,7 +33,8 @@ class Row:
 
     With ``each`` the kind becomes one resource for every item of that field: the item is the body, or a text. Fields
     of the body become the argument of the same name in snake case, unless ``renamed`` says otherwise by their path.
-    ``reshape`` gets the body and the live body and returns the body as the provider groups it.
+    ``reshape`` gets the body and the live body and returns the body as the provider groups it. ``provider`` is the one
+    that has the type.
     """
 
     type: str
@@ -45,6 +47,7 @@ class Row:
     reshape: Callable[[Body, Body], Body] = _as_it_is
     constants: Mapping[str, Any] = field(default_factory=dict)
     ignored_changes: tuple[str, ...] = ()
+    provider: str = GA
     bookkeeping: tuple[str, ...] = ()  # arguments that no read fills in: the first plan may show them as changed
 
 
@@ -117,6 +120,12 @@ def _uptime_check(body: Body, _live: Body) -> Body:
     if http.get("maskHeaders"):
         http["headers"] = dict.fromkeys(http.get("headers", {}), MASK)
     return {**body, "httpCheck": http} if http else body
+
+
+def _gateway_config(body: Body, _live: Body) -> Body:
+    rest = {name: value for name, value in body.items() if name != "gatewayServiceAccount"}
+    account = str(body.get("gatewayServiceAccount", "")).rpartition("/")[2]
+    return {**rest, "gatewayConfig": {"backendConfig": {"googleServiceAccount": account}}} if account else rest
 
 
 _IN_PROJECT = {"project": "{projects}"}
@@ -432,6 +441,57 @@ _TABLE: Mapping[str, tuple[Row, ...]] = {
             "{parent}/users/{id}",
             {"cluster": "{parent}", "user_id": "{id}"},
             label="{who}",
+        ),
+    ),
+    "run service": (
+        Row(
+            "google_cloud_run_v2_service",
+            "api",
+            "{parent}/services/{id}",
+            {"name": "{id}", **_IN_LOCATION},
+            ignored_changes=("template", "traffic"),  # revisions come and go by rollouts
+            bookkeeping=(*_LABELS, "deletion_protection"),
+        ),
+    ),
+    "run service roles": (
+        _member(
+            "google_cloud_run_v2_service_iam_member",
+            "api",
+            {"name": "{services}", **_IN_LOCATION},
+            "{parent} {each} {member}",
+        ),
+    ),
+    "gateway api": (
+        Row(
+            "google_api_gateway_api",
+            "api",
+            "{parent}/apis/{id}",
+            {"api_id": "{id}", **_IN_PROJECT},
+            provider=BETA,
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "gateway config": (
+        Row(
+            "google_api_gateway_api_config",
+            "api",
+            "{parent}/configs/{id}",
+            {"api": "{apis}", "api_config_id": "{id}", **_IN_PROJECT},
+            reshape=_gateway_config,
+            # The provider does not read it back, and a config whose account differs is made anew.
+            ignored_changes=("gateway_config",),
+            provider=BETA,
+            bookkeeping=_LABELS,
+        ),
+    ),
+    "gateway": (
+        Row(
+            "google_api_gateway_gateway",
+            "api",
+            "{parent}/gateways/{id}",
+            {"gateway_id": "{id}", "region": "{locations}", **_IN_PROJECT},
+            provider=BETA,
+            bookkeeping=_LABELS,
         ),
     ),
     "log bucket": (

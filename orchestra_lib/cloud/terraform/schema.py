@@ -10,7 +10,10 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-PROVIDER_SOURCE = "hashicorp/google"
+GA, BETA = "google", "google-beta"
+"""The providers: what is in preview, and API Gateway still is, the second one has alone."""
+
+PROVIDER_SOURCES = {GA: "hashicorp/google", BETA: "hashicorp/google-beta"}
 PROVIDER_VERSION = "~> 8.0"
 """The upgrade guides to 7.0 and 8.0 change none of the arguments in the file but the one that is left out of it.
 
