@@ -225,12 +225,12 @@ class CutoverSteps:
         move = self._stores.move(target)
         forward = move.stream_spec()
         source = Side(
-            SOURCE, move.source, forward.source_table, self._settings.writers.source or (), self._endpoint_of(SOURCE)
+            SOURCE, move.source, forward.source_table, self._settings.writers.source or (), self.endpoint_of(SOURCE)
         )
-        other = Side(TARGET, target, theirs, writers(self._stores.settings), self._endpoint_of(TARGET))
+        other = Side(TARGET, target, theirs, writers(self._stores.settings), self.endpoint_of(TARGET))
         return Direction(source, other, forward, move.return_spec())
 
-    def _endpoint_of(self, side: str) -> str:
+    def endpoint_of(self, side: str) -> str:
         """What the connection secret says of a side: names, from which an application finds address and login."""
         settings = self._stores.settings
         if side == TARGET and self._stores.cloud is not None:
@@ -238,6 +238,11 @@ class CutoverSteps:
         if side == SOURCE and settings.secrets is not None and settings.project is not None:
             return f"projects/{settings.project.id}/secrets/{settings.secrets.source_dsn}"
         return side
+
+    def endpoint(self) -> str | None:
+        """What the connection secret says now; None where there is none."""
+        secret = self._secret()
+        return secret_values.current(*secret) if secret else None
 
     def _look_ahead(self, direction: Direction) -> None:
         """Find out before the pause what the switch needs: where the writers go, and how Secret Manager is called."""
@@ -264,7 +269,7 @@ class CutoverSteps:
         return cloud.client, f"projects/{settings.project.id}/secrets/{settings.secrets.memory_endpoint}"
 
     def _writers_address(self, endpoint: str) -> str:
-        if endpoint == self._endpoint_of(SOURCE):
+        if endpoint == self.endpoint_of(SOURCE):
             return self._load.source_address()
         if self._stores.instances is None:
             raise ParameterError("the rehearsal's writer can follow to the local AlloyDB alone")

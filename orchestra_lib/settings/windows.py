@@ -119,12 +119,13 @@ class Window(Model):
 class Finalization(Model):
     """What ends the migration.
 
-    ``evidence_hours``: how old a gate's evidence may be. ``retention_days``: how long the old system stays after the
-    cutover. ``developers_agree``: who has asked the developers, when, and what they said; None: nobody has.
-    ``vertex_index_endpoint`` and ``vertex_deployed_index``: a Vertex AI Vector Search index that holds the same rows,
-    to be compared; None: there is none.
+    ``first_day`` is that of week 1 of the timeline; None: that of the first run. ``evidence_hours``: how old a gate's
+    evidence may be. ``retention_days``: how long the old system stays after the cutover. ``developers_agree``: who has
+    asked the developers, when, and what they said; None: nobody has. ``vertex_index_endpoint`` and
+    ``vertex_deployed_index``: a Vertex AI Vector Search index that holds the same rows, to be compared; None: none.
     """
 
+    first_day: Day | None = None
     evidence_hours: float = Field(gt=0, le=24 * 90)
     retention_days: int = Field(ge=1, le=3_650)
     developers_agree: Annotated[str, StringConstraints(min_length=1)] | None = None
