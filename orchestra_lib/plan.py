@@ -44,6 +44,10 @@ class Plan:
         stated = {"changes": [asdict(change) for change in self.changes], "live_state": self.live_state}
         return hashlib.sha256(canonical_json(stated).encode()).hexdigest()
 
+    def as_json(self) -> list[dict[str, str]]:
+        """What a record keeps of it: verb, kind, name and detail of each change, in order."""
+        return [{"verb": c.verb.value, "kind": c.kind, "name": c.name, "detail": c.detail} for c in self.changes]
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""

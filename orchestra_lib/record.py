@@ -93,6 +93,7 @@ class Record(_Model):
     steps: list[Step] = Field(default_factory=list)
     evidence: list[dict[str, object]] = Field(default_factory=list)
     plan_sha256: str | None = None
+    plan: list[dict[str, str]] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     end_marker: bool = False
     outcome: Outcome = Outcome.RUNNING
