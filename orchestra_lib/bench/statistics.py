@@ -1,4 +1,4 @@
-"""Numbers with their uncertainty: quantiles of latencies and means of recalls, each with an interval."""
+"""Numbers with their uncertainty: quantiles of latencies, means, slopes of a series, each with an interval."""
 
 from __future__ import annotations
 
@@ -108,3 +108,19 @@ def mean(values: Sequence[float] | NDArray[np.float64], confidence: float = CONF
         (sample,), np.mean, n_resamples=_RESAMPLES, confidence_level=confidence, method="percentile", rng=seed
     ).confidence_interval
     return Estimate(middle, float(interval.low), float(interval.high), int(sample.size), confidence)
+
+
+def slope(at: Sequence[float], values: Sequence[float], parts: int = 20, confidence: float = CONFIDENCE) -> Estimate:
+    """How much a series grows for each unit of ``at``: the median of the slopes between any two parts of it.
+
+    ``at`` ascends. Each of the equal parts counts with its median, so that neighbours, which are alike, do not count
+    as so many witnesses; the interval is Sen's (1968). Raises ValueError for fewer values than parts.
+    """
+    if len(values) < parts:
+        raise ValueError(f"{len(values)} values have no {parts} parts; look more often, or longer")
+    places, medians = (
+        [float(np.median(part)) for part in np.array_split(np.asarray(series, dtype=np.float64), parts)]
+        for series in (at, values)
+    )
+    found = stats.theilslopes(medians, places, alpha=confidence)
+    return Estimate(float(found[0]), float(found[2]), float(found[3]), len(values), confidence)

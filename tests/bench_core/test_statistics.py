@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestra_lib.bench.statistics import mean, quantile, quantile_of_series
+from orchestra_lib.bench.statistics import mean, quantile, quantile_of_series, slope
 
 
 def test_the_interval_of_a_quantile_covers_the_truth_as_often_as_it_says():
@@ -90,3 +90,19 @@ def test_what_never_came_makes_the_quantiles_beyond_it_infinite():
     assert quantile(sample, 0.95).value == np.inf
     assert quantile_of_series([np.inf] * 10, 0.5).low in (np.inf, -np.inf)
     assert quantile([1.0, np.inf], 0.5).value == np.inf, "between a number and none lies no number"
+
+
+def test_the_interval_of_a_slope_covers_the_truth_though_neighbours_are_alike():
+    rng = np.random.default_rng(7)
+    at = np.arange(600) / 2
+    noises = [np.convolve(rng.standard_normal(609), np.ones(10) / 10, "valid") for _ in range(200)]
+    covered = np.mean([(found := slope(at, 0.01 * at + noise)).low <= 0.01 <= found.high for noise in noises])
+    assert covered >= 0.90
+
+
+def test_a_series_that_stands_still_has_no_slope_and_one_spike_makes_none():
+    still = slope(range(100), [7.0] * 100)
+    assert (still.value, still.low, still.high) == (0, 0, 0)
+    assert slope(range(100), [7.0] * 99 + [900.0]).value == 0
+    with pytest.raises(ValueError, match="19 values have no 20 parts"):
+        slope(range(19), [1.0] * 19)
