@@ -1,6 +1,7 @@
-"""How plotly's figures are written into notebooks: for JupyterLab, and for an exported page that needs no network.
+"""How plotly's figures are written into notebooks: live for JupyterLab, and as a still picture for everything else.
 
 Importing it is enough, and the package does: a figure of a phase that draws none of ``plots`` has to show as well.
+No figure brings plotly.js along, which is 4.8 MB: JupyterLab has it, and the pages have it once (``pages``).
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 import plotly.io as pio
-from plotly.io.base_renderers import NotebookRenderer
+from plotly.io.base_renderers import MimetypeRenderer
+
+from orchestra_lib.display.still import still_svg
+
+PLOTLY = "application/vnd.plotly.v1+json"
+SVG = "image/svg+xml"
 
 
-class _SelfContained(NotebookRenderer):  # type: ignore[misc]
-    """Plotly's renderer for notebooks, which brings plotly.js along once, without its MathJax from another host."""
+class _Still(MimetypeRenderer):  # type: ignore[misc]
+    """The figure as SVG and its title as text: what is seen where plotly's own form is not understood."""
 
     def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, str]:
-        html = pio.to_html(
-            fig_dict,
-            include_plotlyjs=False,
-            include_mathjax=False,
-            full_html=False,
-            default_width="100%",
-            validate=False,
-        )
-        return {"text/html": html}
+        title = ((fig_dict.get("layout") or {}).get("title") or {}).get("text") or "without a title"
+        bundle = {"text/plain": f"figure: {title.replace('<br>', ', ').replace('<sub>', '').replace('</sub>', '')}"}
+        drawn = still_svg(fig_dict)
+        return bundle if drawn is None else {SVG: drawn, **bundle}
 
 
-# The first is what JupyterLab draws itself; the second is for an exported page, which then needs no network.
-pio.renderers["self_contained"] = _SelfContained()
-pio.renderers.default = "plotly_mimetype+self_contained"
+pio.renderers["still"] = _Still()
+pio.renderers.default = "plotly_mimetype+still"
