@@ -14,6 +14,7 @@ from orchestra_lib.validation.targets import State, Target
 
 _COLOURS = {State.REACHED: "#009E73", State.REHEARSED: "#0072B2", State.NOT_REACHED: "#D55E00"}
 _ROW_PIXELS, _FRAME_PIXELS = 46, 190
+_LEAST_SHARE = 1e-3  # of nothing at all a logarithmic axis has no place
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
@@ -110,9 +111,7 @@ def _marks(name: str, shown: Sequence[Target], colour: str) -> go.Scatter:
 def _shares(one: Target) -> tuple[float, float, float]:
     """Low, middle and high end of the interval as shares of the target; an end that does not exist is the middle."""
     assert one.now is not None  # noqa: S101 - only what was measured is drawn
-    limit = one.bound.limit
-    ends = [one.now.low, one.now.value, one.now.high]
-    shares = [end / limit if one.is_less_better else limit / end if end else float("inf") for end in ends]
-    middle = shares[1]
-    finite = [share if 0 < share < float("inf") else middle for share in shares]
-    return min(finite), middle, max(finite)
+    middle = one.share_of(one.now.value) or _LEAST_SHARE
+    ends = [one.share_of(end) or _LEAST_SHARE for end in (one.now.low, one.now.high)]
+    finite = [end if end < float("inf") else middle for end in ends]
+    return min(*finite, middle), middle, max(*finite, middle)

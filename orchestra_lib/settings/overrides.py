@@ -70,6 +70,7 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "05_api": MappingProxyType(
             {
                 **_APPROVAL,
+                **_WINDOW,
                 **_DESTRUCTION,
                 "percents": "rollout.percents",
                 "requests": "rollout.requests",
@@ -79,6 +80,27 @@ OVERRIDES: Mapping[str, Mapping[str, str]] = MappingProxyType(
                 "concurrency": "api.concurrency",
                 "min_instances": "api.min_instances",
                 "max_instances": "api.max_instances",
+            }
+        ),
+        "06_validation": MappingProxyType(
+            {
+                **_APPROVAL,
+                **_WINDOW,
+                "queries": "memory.corpus.queries",
+                "offered_per_second": "memory.tuning.offered_per_second",
+                "load_seconds": "memory.tuning.load_seconds",
+                "starts": "workstations.measured_starts",
+                "api_rates": "api_load.rates",
+                "developers_agree": "finalization.developers_agree",
+            }
+        ),
+        "07_finalization": MappingProxyType(
+            {
+                **_APPROVAL,
+                **_WINDOW,
+                "evidence_hours": "finalization.evidence_hours",
+                "retention_days": "finalization.retention_days",
+                "developers_agree": "finalization.developers_agree",
             }
         ),
         "08_vector_tuning": MappingProxyType(

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from orchestra_lib.cost import bill, what_if
+from orchestra_lib.evidence import value_text
 from orchestra_lib.prices import PriceTable
 from orchestra_lib.validation.targets import State, Target
 
@@ -50,7 +51,7 @@ def cost_levers(document: Mapping[str, Any], prices: PriceTable, on: date) -> tu
             continue
         if now is None or then is None or now - then < _FIRST_USD:
             continue
-        name, saved = f"{row.lever.name}: {row.value}", now - then
+        name, saved = f"{row.lever.name}: {'none' if row.value is None else value_text(row.value)}", now - then
         found = Opportunity(name, f"{saved:,.0f} USD a month less", f"set {row.lever.place}", (2, -saved))
         if row.lever.place not in best or found.rank < best[row.lever.place].rank:
             best[row.lever.place] = found

@@ -1,21 +1,20 @@
 """The sealed runs of an environment, judged anew: what ledger and files prove, not what a record says of itself.
 
-A run counts when its files are as they were sealed, when it reached its end, when its verdict follows from its rows,
-and when nothing has undone it since.
+A run counts when its files are as they were sealed and contradict nothing, when it reached its end, when its rows are
+enough for the environment that it is asked for, and when nothing has undone it since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from orchestra_lib import audit, paths, record, settings
 from orchestra_lib.audit import Entry, Finding
 from orchestra_lib.errors import RecordError
-from orchestra_lib.evidence import Bound, Evidence, Source, Verdict, roll_up
+from orchestra_lib.evidence import Evidence, Verdict, evidence_of, roll_up
 from orchestra_lib.ledger import head_path
 from orchestra_lib.record import Outcome, Record
 
@@ -46,24 +45,6 @@ class SealedRun:
         """The last row with this claim; None when the run does not count or has no such row."""
         found = [row for row in self.rows if row.claim == claim]
         return found[-1] if found and not self.reasons else None
-
-
-def evidence_of(row: Mapping[str, Any]) -> Evidence:
-    """A row of a record as evidence again, whose verdict is computed anew. Raises RecordError for what is no row."""
-    try:
-        target = str(row["target"]).partition(" ") if row["target"] else None
-        return Evidence(
-            str(row["claim"]),
-            Source(row["source"]),
-            row["value"],
-            str(row["unit"]),
-            Bound(target[0], float(target[2])) if target else None,
-            str(row["command"]),
-            str(row["note"]),
-            datetime.fromisoformat(str(row["at"])),
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise RecordError(f"a row of the record is no evidence: {error!r}") from error
 
 
 def latest_runs(environment: str, *, rehearsal: bool) -> dict[str, SealedRun]:
@@ -110,11 +91,11 @@ def _judged(entry: Entry, findings: Sequence[Finding], undoing: Sequence[_Undoin
     try:
         found = record.load(_path(entry.record))
         rows = tuple(map(evidence_of, found.evidence))
-    except RecordError as error:
+    except (RecordError, ValueError) as error:
         return SealedRun(entry, None, (), (*reasons, str(error)))
     if found.run_id != entry.run_id:
         return SealedRun(entry, None, (), (*reasons, f"its record is now that of run {found.run_id}"))
-    return SealedRun(entry, found, rows, (*reasons, *_does_not_follow(found, rows, rehearsal)))
+    return SealedRun(entry, found, rows, (*reasons, *_does_not_hold(found, rows, rehearsal)))
 
 
 def _not_as_sealed(entry: Entry, findings: Iterable[Finding]) -> Iterable[str]:
@@ -127,17 +108,11 @@ def _not_as_sealed(entry: Entry, findings: Iterable[Finding]) -> Iterable[str]:
             yield f"{Path(finding.path).name} is not as it was sealed ({finding.what}: {finding.message})"
 
 
-def _does_not_follow(found: Record, rows: Sequence[Evidence], rehearsal: bool) -> Iterable[str]:
-    """Where what a record says of itself is not what its rows come to."""
-    for stated, row in zip(found.evidence, rows, strict=True):
-        if stated["verdict"] != row.verdict.value:
-            yield f"{row.claim!r} is said to be {stated['verdict']} and is {row.verdict.value}"
+def _does_not_hold(found: Record, rows: Sequence[Evidence], rehearsal: bool) -> Iterable[str]:
+    """Where what the rows come to is not enough here; that a record contradicts itself the ledger's check says."""
     verdict = roll_up(rows, rehearsal=rehearsal)
     if verdict not in _GREEN:
         yield f"its evidence comes to {verdict.value}"
-    elif found.verdict is not verdict:
-        said = found.verdict.value if found.verdict else "none"
-        yield f"its verdict is said to be {said}, its evidence comes to {verdict.value}"
     if not found.end_marker and found.outcome is Outcome.COMPLETED:
         yield "it has no end marker"
 

@@ -62,8 +62,9 @@ class Side:
 class Target:
     """One target. ``now`` is None where nothing was measured, and ``missing`` says why.
 
-    ``hardware`` and ``load`` are the machine and how busy it was when ``now`` was measured. ``unjudged`` says why the
-    figure is no more than a reading; empty where it is a gate.
+    ``hardware`` and ``load`` are the machine and how busy it was when ``now`` was measured. ``unjudged`` says why it
+    is no more than a reading; empty where it is a gate. ``best`` is the value that cannot be surpassed, such as a
+    recall of 1: what is used up is then counted from there.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Target:
     load: str = ""
     missing: str = ""
     unjudged: str = ""
+    best: float | None = None
 
     @property
     def against(self) -> float | None:
@@ -100,9 +102,15 @@ class Target:
     @property
     def used_share(self) -> float | None:
         """How much of what the target allows is used up; 1 is the target itself, less is better either way."""
-        if self.against is None or self.against <= 0:
+        return None if self.against is None else self.share_of(self.against)
+
+    def share_of(self, value: float) -> float | None:
+        """The same of any value; None for one that has no share."""
+        if self.best is not None:
+            return abs(self.best - value) / abs(self.best - self.bound.limit)
+        if value <= 0:
             return None
-        return self.against / self.bound.limit if self.is_less_better else self.bound.limit / self.against
+        return value / self.bound.limit if self.is_less_better else self.bound.limit / value
 
     @property
     def improvement(self) -> str:

@@ -76,6 +76,13 @@ def test_an_improvement_is_claimed_only_where_both_sides_were_measured_and_part(
     assert target(now, before).improvement == told
 
 
+def test_what_is_used_up_of_a_target_is_counted_from_the_best_that_there_is() -> None:
+    assert target(side(15, 3)).used_share == pytest.approx(0.6)
+    assert target(side(3_000), bound=Bound(">=", 1_500)).used_share == pytest.approx(0.5)
+    recall = target(side(0.98, 0.01), bound=Bound(">=", 0.95), best=1.0)
+    assert recall.used_share == pytest.approx(0.6), "three misses of the five that are allowed"
+
+
 def test_more_recall_is_better_and_more_milliseconds_are_worse() -> None:
     recall = target(side(0.97, 0.01), side(0.80, 0.01), Bound(">=", 0.95))
     assert recall.improvement == "1.2 times better"
