@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from settings_content import with_values
 
 from orchestra_lib import record, settings
 from orchestra_lib.errors import GateFailed, ParameterError
@@ -185,6 +186,21 @@ def test_a_window_that_cannot_be_is_refused(values: dict[str, Any], words: str) 
     with pytest.raises(ValidationError) as refused:
         window(**{"begins": "22:00", "ends": "06:00", **values})
     assert words in str(refused.value)
+
+
+def test_the_examples_in_the_parameter_file_are_windows() -> None:
+    lines = (settings.root() / "parameters" / "production.yaml").read_text().splitlines()
+    examples = "\n".join(line.removeprefix("# ") for line in lines if line.startswith(("#   - {", "#      ")))
+    found = [Window.model_validate(one) for one in yaml.safe_load(examples)]
+    assert [window.name for window in found] == ["memory-freeze", "memory-test"]
+    assert is_open(found[0], there("2027-01-31 05:59")), "the last night ends on the day after"
+    assert not is_open(found[0], there("2027-02-06 23:00"))
+
+
+def test_two_windows_of_one_name_are_refused_because_one_is_overridden_by_its_name() -> None:
+    twice = [window().model_dump(mode="json")] * 2
+    with pytest.raises(ValidationError, match="two windows are called night"):
+        with_values(windows=twice)
 
 
 # --- a run and its window ---------------------------------------------------------------------------------------------
