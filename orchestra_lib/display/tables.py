@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from orchestra_lib.display.sorting import ARROWS, ON_CLICK
 from orchestra_lib.evidence import Evidence, Verdict, bound_text, value_text
 from orchestra_lib.plan import Plan, Verb
 
@@ -35,7 +36,10 @@ def badge(verdict: Verdict) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of short texts under headings; ``marks`` puts a verdict's colours on the first column, row by row."""
+    """Rows of short texts under headings; ``marks`` puts a verdict's colours on the first column, row by row.
+
+    In a browser a click on a heading sorts by it.
+    """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -47,8 +51,10 @@ class Table:
         body = "".join(f"<tr>{self._html_cells(index, row)}</tr>" for index, row in enumerate(self.rows))
         caption = f'<caption style="text-align:left;padding:4px 10px;font-weight:600">{escape(self.caption)}</caption>'
         return (
-            '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:0">'
-            f"{caption if self.caption else ''}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f'<div style="overflow-x:auto"><style>{ARROWS}</style>'
+            '<table class="orchestra" style="border-collapse:collapse;margin:0">'
+            f"{caption if self.caption else ''}<thead {ON_CLICK}><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table></div>"
         )
 
     def _html_cells(self, index: int, row: Sequence[object]) -> str:
