@@ -23,7 +23,7 @@ from orchestra_lib.phases.found_memory import rehearsal_corpus
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import PILED_ROWS
 from orchestra_lib.phases.validation_api import ApiAgain
-from orchestra_lib.phases.validation_store import StoreAgain, stated
+from orchestra_lib.phases.validation_store import BACKLOG_SECONDS, StoreAgain, stated
 from orchestra_lib.phases.vector_tuning import memory_store
 from orchestra_lib.phases.workstations import WorkstationsPhase
 from orchestra_lib.plan import Change, Plan, Verb
@@ -137,10 +137,12 @@ class ValidationPhase:
 
     def stream(self) -> Table:
         """The stream catches up with rows that are piled up for it and deleted again."""
+        seen = len(self._run.evidence)
         with self._run.step("stream again"):
             target, rows = self._store.stream(*self._conditions())
         self._targets["sync"] = target
-        return self._show(rows, "The stream, as phase 3 times it")
+        self._run.add(*rows)
+        return evidence_table(self._run.evidence[seen:], "The stream, as phase 3 times it")
 
     # --- what it amounts to -------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class ValidationPhase:
     def _piled(self) -> str:
         if self._settings.environment.kind == "local":
             return f"{PILED_ROWS:,} are piled up for the stream to catch up with, and deleted again"
-        return "none: the stream is timed on what the application writes"
+        return f"none: the stream is paused for {BACKLOG_SECONDS:.0f} s, and timed on what the application has written"
 
     def _conditions(self) -> tuple[str, str]:
         return self._hardware, f"load average {os.getloadavg()[0]:.2f}"

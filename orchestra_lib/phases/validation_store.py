@@ -38,6 +38,8 @@ from orchestra_lib.vectors.index import LiveIndex, serving_index
 
 _USUAL_BUDGET_TOKENS = 2_000
 _ABOUT = TokenRatio(4.0, 4.0, 0)  # Google's rule of thumb: packing's time does not depend on the exact ratio
+BACKLOG_SECONDS = 60.0
+"""How long the stream is paused where nobody piles rows up for it, so that there is something to catch up with."""
 _WRITERS_ON_TARGET = "target"
 _TABLE = sql.Identifier(TARGET_TABLE)
 
@@ -146,13 +148,18 @@ class StoreAgain:
         bound = Bound(">=", self._settings.targets.sync_records_per_second)
         before = stated(self._settings.baseline.sync_records_per_second)
         blank = Target("synchronization", "records/s", bound, None, before, hardware, load)
-        missing = self._why_no_stream()
-        if missing:
-            row = Evidence(CATCH_UP_RATE, Source.MISSING, None, "rows/s", blank.bound, note=missing)
-            return replace(blank, missing=missing), (row,)
+        if self.live_side() == _WRITERS_ON_TARGET:
+            over = "it is over: since the cutover the writers write on the target, and the stream goes the other way"
+            return replace(blank, missing=over), (Evidence(CATCH_UP_RATE, Source.ASSUMED, "not measured", note=over),)
+        if not self._settings.memory.stream.live:
+            still = "the store stands still (live = False): nothing is streamed"
+            row = Evidence(CATCH_UP_RATE, Source.MISSING, None, "rows/s", blank.bound, note=still)
+            return replace(blank, missing=still), (row,)
         writer = RehearsalLoad(self._stores)
         steps, seen = StreamSteps(self._stores, writer, self._corpus), len(self._run.evidence)
         try:
+            if not writer.is_wanted and steps.stop():
+                time.sleep(BACKLOG_SECONDS)  # the slot keeps what the application writes meanwhile
             steps.start()
             steps.catch_up()
         finally:
@@ -176,10 +183,3 @@ class StoreAgain:
                 sql.SQL("SELECT count(*) FROM {} WHERE {}").format(_TABLE, WRITTEN_BY_A_REHEARSAL)
             ).fetchone()
         return int(row[0]) if row else 0
-
-    def _why_no_stream(self) -> str:
-        if not self._settings.memory.stream.live:
-            return "the store stands still (live = False): nothing is streamed"
-        if self.live_side() == _WRITERS_ON_TARGET:
-            return "the writers write on the target: the stream goes the other way since the cutover"
-        return ""
