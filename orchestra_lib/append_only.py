@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from orchestra_lib.errors import RecordError
 
 
 def append_line(path: Path, line: str) -> None:
@@ -35,3 +40,16 @@ def whole_lines(path: Path) -> list[bytes]:
         with path.open("r+b") as file:
             file.truncate(len(content) - len(torn))
     return whole
+
+
+def take_entries(path: Path, take: Callable[[Mapping[str, Any]], None]) -> None:
+    """Hand every line of a journal, a JSON object each, to ``take``, in their order.
+
+    Raises RecordError with the line's number for one that is no JSON, or that ``take`` refuses by a ValueError,
+    KeyError or TypeError.
+    """
+    for number, line in enumerate(whole_lines(path), start=1):
+        try:
+            take(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path}, line {number} cannot be believed: {error}; restore it from a copy") from error

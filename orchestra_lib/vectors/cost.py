@@ -31,7 +31,7 @@ _OUTLIER = 0.1  # relative deviation from which on an observation counts less th
 _METAPAGE_READS = 2  # by the planner and by the scan
 CENTROID_OVER_ROW = 0.4
 """What a centroid costs, in rows: 0.26 us against 0.7 at 1,536 dimensions. They lie in a row and are not sorted."""
-_MEASURED_PASSES = 3  # the median counts: what one of them met on the machine is not the query's
+_PASSES = 3  # the median counts: neither pages that were cold nor what one pass met on the machine is the query's
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ def observe(
 
     ``statement`` has one parameter, ``query``; each of ``settings`` names "ivfflat.probes" and whatever else a search
     sets. Rows come from the blocks of the index that the server counts, the milliseconds are EXPLAIN's execution time.
-    All queries run once before: what is observed is warm. They take turns, because one that is repeated at once finds
-    its pages in the processor's caches, as no application does. Raises DataError when the plan reads no index.
+    Each runs three times and its median counts: what is observed is warm. They take turns, because one that is repeated
+    at once finds its pages in the processor's caches, as no application does. Raises DataError when the plan reads no
+    index.
     """
     observations: list[Observation] = []
     # The library must be loaded before its settings exist, or the server takes any text for them.
@@ -128,9 +129,7 @@ def observe(
             for name, value in given.items():
                 connection.execute("SELECT set_config(%s, %s, true)", [name, value])
             index = _index(_plan(connection, explain, queries[0])["Plan"])
-            passes = [
-                [_read(connection, explain, query, index) for query in queries] for _ in range(1 + _MEASURED_PASSES)
-            ][1:]
+            passes = [[_read(connection, explain, query, index) for query in queries] for _ in range(_PASSES)]
         for number in range(len(queries)):
             pages = passes[0][number].blocks - _METAPAGE_READS - centroid_pages - half_pages
             milliseconds = statistics.median(measured[number].milliseconds for measured in passes)

@@ -90,9 +90,12 @@ class VirtualIndex:
         The bound is that of ``bench.statistics.mean``, over queries. Where every neighbour of every query is found
         there is nothing more to be had: that counts as cleared however few the queries are.
         """
-        below, above = 0, self.most_probes
-        if not self._clears(above, recall_target):
+        if not self._clears(self.most_probes, recall_target):
             return None
+        # The bound lies below the mean, mostly by little: what the mean does not reach need not be tried.
+        below, step = int(np.searchsorted(self.recall_curve(), recall_target)), 1
+        while not self._clears(above := min(below + step, self.most_probes), recall_target):
+            below, step = above, 2 * step
         while above - below > 1:
             middle = (above + below) // 2
             below, above = (below, middle) if self._clears(middle, recall_target) else (middle, above)

@@ -21,12 +21,13 @@ from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, centroids_per_page, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
-from orchestra_lib.vectors.selection import Forecast, best, forecast, rivals, unmeasured
+from orchestra_lib.vectors.selection import Forecast, Need, best, forecast, need, rivals, unmeasured
 
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
-_HOPELESS = 1.15  # the centroids alone cost so many times what the best costs in all
-_ENOUGH_RISES = 2  # one alone may be chance
+_HOPELESS = 1.15  # so many times what the best costs: another seed does not bring that back
+_ENOUGH_RISES = 2  # a small one alone may be chance
+_MOST_BUILDS = 2
 _REFINEMENTS = 2
 _PAIRS_PER_PAGE = 183
 _WORTH_A_BUILD = 0.025
@@ -37,7 +38,8 @@ _WORTH_A_BUILD = 0.025
 class ListsChoice:
     """What is known about the numbers of lists. ``most_mib`` is the memory that a build may need, None without limit.
 
-    ``geometry`` reads what virtual indexes are computed from, at most once, for so many lists.
+    ``geometry`` reads what virtual indexes are computed from, at most once. ``indexes`` are those that were computed,
+    by their lists, and ``needs`` what each of them needs for the recall.
     """
 
     learning: Learning
@@ -47,6 +49,7 @@ class ListsChoice:
     indexes: dict[int, list[VirtualIndex]] = field(default_factory=dict)
     model: CostModel = field(init=False)
     observations: list[Observation] = field(default_factory=list)
+    needs: dict[int, Need] = field(default_factory=dict)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,8 @@ class ListsChoice:
         for lists in options:
             centroids = self.model.b_ms_per_centroid_page * centroid_pages(lists, dimension, Storage.VECTOR)
             # What is read falls with the lists and then rises with the centroids; the largest take longest to compute.
-            if (centroids > _HOPELESS * least or rises >= _ENOUGH_RISES) and lists not in goals.lists:
+            is_past = rises >= _ENOUGH_RISES or max(centroids, before) > _HOPELESS * least
+            if is_past and lists not in goals.lists:
                 continue
             if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
                 break
@@ -86,10 +90,11 @@ class ListsChoice:
         started = time.monotonic()
         known.append(self.learning.journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
         self._computed_seconds[lists] = time.monotonic() - started
+        self.needs[lists] = need(known, self.learning.goals.recall_target)
 
     def forecast(self, lists: int) -> Forecast:
         """What is expected of so many lists, by the present model. The index must have been computed."""
-        return forecast(self.indexes[lists], self.model, self.learning.goals.recall_target)
+        return forecast(self.indexes[lists], self.model, self.needs[lists])
 
     def forecasts(self) -> list[Forecast]:
         """What is expected of all that were computed, by ascending lists."""
@@ -162,7 +167,7 @@ class ListsChoice:
     def run(self, present: tuple[Searchable, int] | None) -> None:
         """Survey, fit, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
         self.survey()
-        first = best(self.forecasts())
+        first = self.choose()
         if first is None:
             self.learning.skipped.append(
                 f"no number of lists reaches recall {self.learning.goals.recall_target} on the queries that tune"
@@ -201,6 +206,8 @@ class ListsChoice:
         learning = self.learning
         error = self.error_of_p95()
         if learning.best is None or learning.best.form.lists not in self.indexes or error is None:
+            return
+        if sum(self._is_built(lists) for lists in self.indexes) >= _MOST_BUILDS:
             return
         chosen = self.forecast(learning.best.form.lists)
         others = [found for found in rivals(self.forecasts(), chosen, error) if not self._is_built(found.lists)]

@@ -25,11 +25,29 @@ def unmeasured(dimension: int) -> CostModel:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """One number of lists at the fewest probes that suffice for every seed, or at all of them when none do.
+class Need:
+    """The fewest probes that suffice for every seed, or all of them when none do; the recall of the seed that finds
+    least. Neither the cost of a search nor the rows of a table that grows alike everywhere change it."""
 
-    ``recall`` is that of the seed that finds least. ``p95`` is the mean over the seeds, in the unit of the cost model,
-    and ``p95_error`` its standard error over the queries.
+    probes: int
+    reaches: bool
+    recall: Estimate
+
+
+def need(indexes: Sequence[VirtualIndex], recall_target: float) -> Need:
+    """What these indexes, of one number of lists and different seeds, need for the recall."""
+    probes = sufficient_probes(indexes, recall_target)
+    at = probes or min(index.most_probes for index in indexes)
+    recalls = min((index.recall(at) for index in indexes), key=lambda values: float(values.mean()))
+    return Need(at, probes is not None, mean(recalls))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One number of lists at what it needs.
+
+    ``p95`` is the mean over the seeds, in the unit of the cost model, and ``p95_error`` its standard error over the
+    queries.
     """
 
     lists: int
@@ -42,18 +60,16 @@ class Forecast:
     list_pages: float
 
 
-def forecast(indexes: Sequence[VirtualIndex], model: CostModel, recall_target: float) -> Forecast:
-    """What these indexes, of one number of lists and different seeds, are expected to need and to cost."""
-    probes = sufficient_probes(indexes, recall_target)
-    at = probes or min(index.most_probes for index in indexes)
+def forecast(indexes: Sequence[VirtualIndex], model: CostModel, needed: Need) -> Forecast:
+    """What these indexes, of one number of lists and different seeds, are expected to cost with what they need."""
+    at = needed.probes
     costs = np.stack([model.predict(index, at) for index in indexes])
-    recalls = min((index.recall(at) for index in indexes), key=lambda values: float(values.mean()))
     pages = float(np.mean([index.pages(at).mean() for index in indexes]))
     return Forecast(
         lists=indexes[0].lists,
         probes=at,
-        reaches=probes is not None,
-        recall=mean(recalls),
+        reaches=needed.reaches,
+        recall=needed.recall,
         p95=float(np.mean([model.quantile_ms(index, at, 0.95) for index in indexes])),
         p95_error=_p95_error(costs.mean(axis=0)),
         centroid_pages=float(indexes[0].centroid_pages),
@@ -86,7 +102,7 @@ def rivals(forecasts: Sequence[Forecast], chosen: Forecast, error: float) -> lis
 
 
 def page_points(
-    indexes: Mapping[int, Sequence[VirtualIndex]], model: CostModel, recall_target: float, rows: int
+    indexes: Mapping[int, Sequence[VirtualIndex]], needs: Mapping[int, Need], model: CostModel, rows: int
 ) -> tuple[PagePoint, ...]:
     """Pages and expected p95 over the lists, with as many rows as there are and with ten times as many.
 
@@ -95,7 +111,7 @@ def page_points(
     points = []
     for size in (rows, TEN_TIMES * rows):
         for lists in sorted(indexes):
-            found = forecast([index.at_rows(size) for index in indexes[lists]], model, recall_target)
+            found = forecast([index.at_rows(size) for index in indexes[lists]], model, needs[lists])
             points.append(
                 PagePoint(
                     size,

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestra_lib.append_only import append_line, whole_lines
+from orchestra_lib.append_only import append_line, take_entries
 from orchestra_lib.errors import RecordError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.vectors.forms import Form
@@ -100,13 +100,7 @@ class SwapJournal:
         self.path = path
         self._swaps: dict[str, RecordedSwap] = {}
         self._entries = 0
-        for number, line in enumerate(whole_lines(path), start=1):
-            try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise RecordError(
-                    f"{path}, line {number} cannot be believed: {error}; restore it from a copy"
-                ) from error
+        take_entries(path, self._take)
 
     @property
     def swaps(self) -> tuple[RecordedSwap, ...]:

@@ -49,7 +49,8 @@ def profile(connection: psycopg.Connection, table: str, fingerprint: TableFinger
 
 def duplicates_share(sample: Matrix) -> float:
     """The share of rows that repeat another one of the sample, bit for bit: a lower bound for the table's."""
-    return 1 - len({row.tobytes() for row in sample}) / len(sample)
+    # Their hashes have 64 bits: of a million rows two that differ share one in 1 of 37 million tables.
+    return 1 - len({hash(row.tobytes()) for row in sample}) / len(sample)
 
 
 def effective_dimension(sample: Matrix) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -96,15 +97,17 @@ def tune(
     journal = TuningJournal(journal_path, digest)
     progress(f"copying {fingerprint.rows:,} rows to build on")
     own = queries.own_ids
-    with workbench(
-        address,
-        table,
-        digest,
-        goals,
-        queries.vectors.shape[1],
-        available_mib=options.available_mib,
-        own_rows=own is not None,
-    ) as bench:
+    with ExitStack() as stack:
+        copies = workbench(
+            address,
+            table,
+            digest,
+            goals,
+            queries.vectors.shape[1],
+            available_mib=options.available_mib,
+            own_rows=own is not None,
+        )
+        bench = journal.timed("a copy to build on", lambda: stack.enter_context(copies))
         progress("computing the exact neighbours")
         with connect(address, role="target") as connection:
             truth = journal.timed(
@@ -297,7 +300,9 @@ class _Run:
             )
             return certify(subject, learning.part(learning.parts.test), learning.goals, self._conditions(best))
 
-        self.certificate = learning.journal.once(name, Certificate, work)
+        self.certificate = learning.journal.once(
+            name, Certificate, work, stands=lambda known: not known.missed_only_time
+        )
 
     def _filtered(self, bench: Bench, best: Candidate) -> dict[str, Effort]:
         """The efforts of filtered searches, found on the validation queries; none where no index is read."""
@@ -325,7 +330,7 @@ class _Run:
         has_model = lists is not None and lists.is_fitted
         growth: tuple[PagePoint, ...] = ()
         if lists is not None and lists.indexes and has_model:
-            growth = page_points(lists.indexes, lists.model, learning.goals.recall_target, self.fingerprint.rows)
+            growth = page_points(lists.indexes, lists.needs, lists.model, self.fingerprint.rows)
         predicted = [
             lists.predicted(number)
             for number in sorted(lists.indexes if lists else ())

@@ -58,22 +58,24 @@ class TuningJournal:
         """Whether the step was done, by this run or an earlier one."""
         return step in self._known
 
-    def once(self, step: str, kind: type[Value], work: Callable[[], Value]) -> Value:
+    def once(
+        self,
+        step: str,
+        kind: type[Value],
+        work: Callable[[], Value],
+        stands: Callable[[Value], bool] = lambda _: True,
+    ) -> Value:
         """The step's result: what is remembered, else what ``work`` returns, remembered from now on.
 
-        ``kind`` is the type of the result: a plain dataclass or what JSON has. Raises RecordError when what is
-        remembered is none.
+        ``kind`` is the type of the result: a plain dataclass or what JSON has. What is remembered and does not
+        ``stand`` is found out again. Raises RecordError when what is remembered is no such result.
         """
         adapter = TypeAdapter(kind)
         if step in self._known:
-            self.steps.append(Step(step, 0.0, resumed=True))
-            try:
-                return adapter.validate_python(self._known[step], strict=False)
-            except ValidationError as error:
-                raise RecordError(
-                    f"step {step!r} in {self._path} is not as it was written ({error.error_count()} errors); move the "
-                    "file away and run again"
-                ) from error
+            known = self._remembered(step, adapter)
+            if stands(known):
+                self.steps.append(Step(step, 0.0, resumed=True))
+                return known
         value = self.timed(step, work)
         document = adapter.dump_python(value, mode="json")
         if self._path:
@@ -86,6 +88,15 @@ class TuningJournal:
             append_line(self._path, json.dumps(entry))
         self._known[step] = document
         return value
+
+    def _remembered(self, step: str, adapter: TypeAdapter[Value]) -> Value:
+        try:
+            return adapter.validate_python(self._known[step], strict=False)
+        except ValidationError as error:
+            raise RecordError(
+                f"step {step!r} in {self._path} is not as it was written ({error.error_count()} errors); move the "
+                "file away and run again"
+            ) from error
 
     def timed(self, step: str, work: Callable[[], Value]) -> Value:
         """Do a step whose result is not kept here, and note how long it took."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import psycopg
+from bench.families import topics
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from stores import unit_vectors
@@ -20,11 +21,25 @@ TABLE = sql.Identifier("memories")
 def make_table(conninfo: str, rows: int, dimension: int = DIMENSION, seed: int = 0) -> np.ndarray:
     """Make ``memories`` with ``rows`` clustered unit vectors, every tenth of user ``rare``; returns the vectors."""
     vectors = unit_vectors(rows, seed, dimension, clusters=max(1, rows // 4))
+    _make(conninfo, vectors)
+    return vectors
+
+
+def make_table_of_topics(conninfo: str, rows: int, queries: int) -> np.ndarray:
+    """Make ``memories`` with rows of the benchmarks' clustered family; returns questions of it that are no rows."""
+    vectors, asked = topics(rows, queries, DIMENSION, 0)
+    _make(conninfo, vectors)
+    return asked
+
+
+def _make(conninfo: str, vectors: np.ndarray) -> None:
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(f"CREATE TABLE memories (id text PRIMARY KEY, user_id text, embedding vector({dimension}))")
+        connection.execute(
+            "CREATE TABLE memories (id text PRIMARY KEY, user_id text, version bigint DEFAULT 1, "
+            f"embedding vector({vectors.shape[1]}))"
+        )
         add_rows(connection, vectors)
         connection.execute("ANALYZE memories")
-    return vectors
 
 
 def add_rows(connection: psycopg.Connection, vectors: np.ndarray, first: int = 0) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
-from vectors.small_tables import DIMENSION, table_with_vectors
+from searched_table import DIMENSION, make_table_of_topics
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
@@ -67,7 +67,7 @@ def test_where_everything_is_found_the_bound_is_that_of_so_many_queries():
 @pytest.fixture
 def indexed(pair):
     """A table with an index, a subject to certify it, and held-out queries."""
-    _, asked = table_with_vectors(pair.target, 2_000, 100)
+    asked = make_table_of_topics(pair.target, 2_000, 100)
     built = build_index(pair.target, IndexSpec("memories", ivfflat(40), GOALS.opclass, DIMENSION), None, lambda _: None)
     with connect(pair.target) as connection:
         truth = exact_neighbours(connection, TABLE, asked, GOALS.k, GOALS.opclass)
@@ -81,6 +81,7 @@ def test_it_holds_at_enough_probes_with_a_sentence_for_each_condition(indexed):
     more = replace(subject, filtered={"user_id": Effort(25, iterative=True)})
     found = certify(more, queries, replace(GOALS, filters=("user_id",)), CONDITIONS)
     assert found.holds, found.reasons
+    assert not found.missed_only_time
     assert len(found.reasons) == 3, "recall without and with the filter, p95"
     assert found.index == "memories_embedding_ivfflat_40"
     assert found.recall_p5 <= found.recall_p10 <= 1
@@ -96,9 +97,11 @@ def test_too_few_probes_and_too_little_time_are_told_apart(indexed):
     found = certify(few, queries, replace(GOALS, recall_target=0.999), CONDITIONS)
     assert not found.holds
     assert "does not clear 0.999" in found.reasons[0]
+    assert not found.missed_only_time
     slow = certify(subject, queries, replace(GOALS, p95_ms=0.001), CONDITIONS)
     assert not slow.holds
     assert "is not within 0.001 ms" in slow.reasons[-1]
+    assert slow.missed_only_time
     assert "clears 0.9" in slow.reasons[0]
 
 
@@ -151,7 +154,7 @@ def own_server():
 @pytest.mark.slow
 def test_cold_and_after_a_restart_are_measured_where_the_server_is_ours(own_server):
     conninfo, restart = own_server
-    _, asked = table_with_vectors(conninfo, 2_000, 100)
+    asked = make_table_of_topics(conninfo, 2_000, 100)
     built = build_index(conninfo, IndexSpec("memories", ivfflat(40), GOALS.opclass, DIMENSION), None, lambda _: None)
     with connect(conninfo) as connection:
         truth = exact_neighbours(connection, TABLE, asked, GOALS.k, GOALS.opclass)

@@ -9,7 +9,7 @@ import numpy as np
 from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
-from orchestra_lib.vectors.selection import Forecast, best, forecast, page_points, rivals, unmeasured
+from orchestra_lib.vectors.selection import Forecast, best, forecast, need, page_points, rivals, unmeasured
 
 BY_ROWS = unmeasured(1_536)
 SURE = Estimate(0.97, 0.96, 0.98, 100)
@@ -44,12 +44,19 @@ def test_rivals_are_those_that_the_model_cannot_tell_from_the_chosen():
 
 def test_probes_have_to_suffice_for_every_seed():
     both = [index_of(100, needs=3), index_of(100, seed=1, needs=7)]
-    assert forecast(both, BY_ROWS, 0.9).probes == 7
-    assert forecast(both[:1], BY_ROWS, 0.9).probes == 3
+    assert need(both, 0.9).probes == 7
+    assert need(both[:1], 0.9).probes == 3
+    assert forecast(both, BY_ROWS, need(both, 0.9)).list_pages == 700
+
+
+def test_what_does_not_suffice_is_told_with_all_that_there_is():
+    found = need([index_of(100, needs=101)], 0.9)
+    assert (found.probes, found.reaches, found.recall.value) == (100, False, 0.0)
 
 
 def test_pages_are_of_centroids_and_of_lists_and_only_these_grow_with_the_table():
-    points = page_points({100: [index_of(100)], 2_000: [index_of(2_000)]}, BY_ROWS, 0.9, 10_000)
+    indexes = {lists: [index_of(lists)] for lists in (100, 2_000)}
+    points = page_points(indexes, {lists: need(found, 0.9) for lists, found in indexes.items()}, BY_ROWS, 10_000)
     read = [(point.rows, point.lists, point.centroid_pages, point.list_pages) for point in points]
     assert read == [
         (10_000, 100, 100, 300),

@@ -140,7 +140,9 @@ def test_a_live_table_gets_its_index_certified_swapped_and_persisted_while_it_is
             seen["guard"] = defaults(connection, [PROBES])[PROBES]
             truth = exact_neighbours(connection, TABLE, QUERIES, 10, COSINE)
             run = search(connection, searchable(NEW, only=name), QUERIES, Effort(int(NEW_PROBES)))
+            less = search(connection, searchable(NEW, only=name), QUERIES, Effort(1))
         seen["uses"], seen["recall"] = run.plan_uses, recalls(run, truth).mean()
+        seen["less"] = recalls(less, truth).mean()
         return Said(True, ("recall is fine",))
 
     with Writing(table) as writing:
@@ -156,7 +158,9 @@ def test_a_live_table_gets_its_index_certified_swapped_and_persisted_while_it_is
     assert writing.longest_seconds < 2
     assert seen["both"] == sorted([OLD_NAME, NEW_NAME])
     assert seen["guard"] == NEW_PROBES, "the larger of both efforts, from before the new index could answer anybody"
-    assert (seen["uses"], seen["recall"] > 0.8) == (NEW_NAME, True)
+    assert seen["uses"] == NEW_NAME
+    assert seen["recall"] > 0.65, "of 200 trainings with other seeds the least is 0.78"
+    assert seen["less"] < seen["recall"], "of one probe, the most is 0.57: it was the new index with its own probes"
     assert state(table) == SWAPPED
     assert len(found) == 10
     assert (swapped.made[0].form, swapped.dropped) == (NEW, (OLD_NAME,))

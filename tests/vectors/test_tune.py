@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from vectors.small_tables import DIMENSION, table_with_vectors
+from searched_table import DIMENSION, make_table_of_topics
 
+from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.certificate import certify
 from orchestra_lib.vectors.explanation import sentences
 from orchestra_lib.vectors.forms import EXACT, Method, Storage, ivfflat
 from orchestra_lib.vectors.goals import Goals, Queries
@@ -27,7 +29,7 @@ LISTS_ONLY = Options(methods=("ivfflat",), storages=("vector",), told_lists=())
 def tuned(pair, tmp_path, monkeypatch):
     """A table, its held-out queries, and a function that tunes it."""
     monkeypatch.setenv("ORCHESTRA_STATE_DIR", str(tmp_path / "state"))
-    _, asked = table_with_vectors(pair.target, ROWS, QUERIES)
+    asked = make_table_of_topics(pair.target, ROWS, QUERIES)
     queries, journal = Queries(asked, None, "synthetic"), tmp_path / "tuning.jsonl"
 
     def run(goals=GOALS, options=LISTS_ONLY, progress=lambda _: None):
@@ -83,6 +85,27 @@ def test_an_interrupt_keeps_what_was_learnt_and_later_runs_go_on_from_there(tune
     assert len(steps) == len(set(steps))
 
 
+def test_a_certificate_that_missed_nothing_but_the_time_is_made_again_by_the_next_run(tuned, monkeypatch):
+    _, run, _ = tuned
+    made = []
+
+    def certified_with(recall):
+        def certify_so(*arguments):
+            found = certify(*arguments)
+            mixes = tuple(replace(mix, recall=Estimate(recall, recall, recall, 44)) for mix in found.mixes)
+            made.append(recall)
+            return replace(found, mixes=mixes, holds=False)
+
+        monkeypatch.setattr("orchestra_lib.vectors.tune.certify", certify_so)
+
+    certified_with(1.0)
+    assert run().certificate.missed_only_time
+    certified_with(0.5)
+    assert not run().certificate.missed_only_time
+    assert run().certificate.mixes[0].recall.value == 0.5
+    assert made == [1.0, 0.5], "what is not found is no matter of the minute"
+
+
 def test_a_budget_that_is_spent_ends_the_run_and_says_what_was_left_out(tuned):
     _, run, _ = tuned
     found = run(replace(GOALS, budget_seconds=0.001))
@@ -134,7 +157,7 @@ def test_challengers_are_measured_in_the_same_units(tuned, monkeypatch):
 
 
 def test_too_few_queries_and_an_empty_table_are_refused(pair, tmp_path):
-    _, asked = table_with_vectors(pair.target, 50, 60)
+    asked = make_table_of_topics(pair.target, 50, 60)
     few, enough = Queries(asked[:39], None, "synthetic"), Queries(asked, None, "synthetic")
     with pytest.raises(DataError, match="39 queries"):
         tune(pair.target, "memories", few, GOALS, journal_path=None, options=LISTS_ONLY, progress=lambda _: None)

@@ -36,6 +36,14 @@ def test_a_candidate_comes_back_as_it_was_an_infinite_bound_included(tmp_path):
     assert [step.resumed for step in journal.steps] == [True]
 
 
+def test_what_does_not_stand_is_found_out_again(tmp_path):
+    path = tmp_path / "tuning.jsonl"
+    TuningJournal(path, "q").once("step", int, lambda: 1)
+    assert TuningJournal(path, "q").once("step", int, lambda: 2, stands=lambda known: known > 1) == 2
+    again = TuningJournal(path, "q").once("step", int, lambda: pytest.fail("it was done"), stands=lambda one: one > 1)
+    assert again == 2, "the later of two lines counts"
+
+
 def test_another_question_begins_anew(tmp_path):
     path = tmp_path / "tuning.jsonl"
     TuningJournal(path, "q").once("step", int, lambda: 1)
