@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestra_lib import audit, migrate, paths
+from orchestra_lib import audit, lab, migrate, paths
 from orchestra_lib.errors import OrchestraError, ParameterError
 from orchestra_lib.local import program as local_program
 from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         "--html", type=Path, metavar="DIR", help="write them as pages, with an index, that need no network"
     )
     command.set_defaults(run=_runs)
+
+    command = commands.add_parser("lab", help="JupyterLab on the notebooks, for this machine alone")
+    command.add_argument("phase", nargs="?", metavar="NN", help="open this phase's notebook, e.g. 03")
+    command.add_argument("--port", type=int, default=8888, help="the first that is tried (default: 8888)")
+    command.add_argument("--no-browser", action="store_true", help="only print the address")
+    command.set_defaults(run=_lab)
 
     command = commands.add_parser("audit", help="hold every record and executed notebook against the ledger")
     command.add_argument("action", choices=("verify",))
@@ -170,6 +176,11 @@ def _runs(options: argparse.Namespace) -> int:
             f"{entry.at[:19]}  {entry.runbook:16} {entry.outcome:12} {entry.verdict or '-':11} "
             f"{entry.operator:12} {entry.notebook or entry.record}\n"
         )
+    return 0
+
+
+def _lab(options: argparse.Namespace) -> int:
+    lab.open_lab(options.phase, port=options.port, opens_browser=not options.no_browser)
     return 0
 
 

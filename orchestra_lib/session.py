@@ -104,7 +104,11 @@ class Session:
 
     @staticmethod
     def _as_json(place: int, cell: _Cell) -> dict[str, object]:
-        captured = [{key: value for key, value in output.items() if key != "display_id"} for output in cell.outputs]
+        captured = [
+            {key: value for key, value in output.items() if key != "display_id"}
+            for output in cell.outputs
+            if output.get("data", {}).get("text/html") != ""  # a progress line that has gone on in another place
+        ]
         metadata = (
             {} if cell.parent is not None else {"orchestra": "ran before the runbook was opened, outputs not kept"}
         )

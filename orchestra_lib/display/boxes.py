@@ -10,7 +10,8 @@ from orchestra_lib.display.tables import badge
 from orchestra_lib.evidence import Evidence, Verdict
 from orchestra_lib.record import Record
 
-_EDGES = {"note": "#0b4f8a", "warning": "#b36b00", "error": "#a11616"}
+EDGES = {"note": "#0b4f8a", "warning": "#b36b00", "error": "#a11616"}
+"""The colour of a box's edge by its level."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,20 @@ class Box:
 def message_box(text: str, level: str = "note") -> Box:
     """A sentence or a few; ``level`` is note, warning or error."""
     body = "<br>".join(escape(line) for line in text.splitlines())
-    return Box(f'<div style="border-left:4px solid {_EDGES[level]};padding:4px 12px;margin:4px 0">{body}</div>', text)
+    return Box(f'<div style="border-left:4px solid {EDGES[level]};padding:4px 12px;margin:4px 0">{body}</div>', text)
+
+
+def progress_box(text: str, share: float | None = None) -> Box:
+    """A sentence about something that goes on, with a bar for how much of it is done (0 to 1)."""
+    if share is None:
+        return message_box(text)
+    ground = "height:6px;max-width:32em;margin-top:5px;background:#dfe6ee;border-radius:3px;overflow:hidden"
+    done = f"width:{100 * min(max(share, 0.0), 1.0):.1f}%;height:6px;background:{EDGES['note']}"
+    return Box(
+        f'<div style="border-left:4px solid {EDGES["note"]};padding:4px 12px;margin:4px 0">{escape(text)}'
+        f'<div style="{ground}"><div style="{done}"></div></div></div>',
+        text,
+    )
 
 
 def text_box(text: str) -> Box:
