@@ -21,7 +21,15 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from orchestra_lib import audit, guard, kernel_channel, paths, record, settings, windows
-from orchestra_lib.display import approval_button, evidence_table, header_box, message_box, plan_table, verdict_box
+from orchestra_lib.display import (
+    approval_button,
+    evidence_table,
+    fold_tracebacks,
+    header_box,
+    message_box,
+    plan_table,
+    verdict_box,
+)
 from orchestra_lib.errors import GateFailed, ParameterError, RecordError, StopAfterPlan
 from orchestra_lib.evidence import Evidence, Source, Verdict, failing, roll_up
 from orchestra_lib.lock import Holder, PhaseLock, process_start
@@ -72,6 +80,7 @@ class Runbook:
         ``name`` is the notebook's, such as ``03_memory``; ``parameters`` are its parameters, None meaning "as in the
         environment file". Whatever refuses the run stands in its record. Raises ParameterError, LockHeld, RecordError.
         """
+        fold_tracebacks(get_ipython())
         context = os.environ.get(record.RUN_CONTEXT_VARIABLE)
         earlier = _open_here.get(name)
         if earlier and context:
@@ -153,6 +162,7 @@ class Runbook:
         """Record and show a plan, and return it. A plan that differs from the approved one undoes the approval."""
         self._require_open()
         self.record.plan_sha256 = self._shown_plan = plan.digest
+        self.record.plan = redact_json(plan.as_json())
         if self._approved != plan.digest:
             self._approved = None
         self._save()
