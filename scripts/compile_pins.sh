@@ -9,10 +9,14 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+# jsonschema does without it (it checks IRIs, of which we have none), and importing it takes each kernel and each
+# papermill a second: it compiles a grammar. Pins are installed with --no-deps, so what is left out is not installed.
+left_out=(--no-emit-package rfc3987-syntax --no-emit-package lark)
+
 compile() {
     uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
         --custom-compile-command scripts/compile_pins.sh \
-        --no-emit-index-url --no-emit-find-links "$@"
+        --no-emit-index-url --no-emit-find-links "${left_out[@]}" "$@"
 }
 
 # uv takes the versions that it finds in its output file as the ones to keep; "-e ." is ours.
