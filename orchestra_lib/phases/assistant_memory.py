@@ -1,52 +1,29 @@
-"""The memory that runbook 04 reads: phase 3's, or in a rehearsal without one today's store; and the questions to it."""
+"""What runbook 04 reads of the memory, and the questions to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from orchestra_lib.assistant.questions import Question, read_questions
-from orchestra_lib.assistant.retrieval import Holding, Vectors, holding
+from orchestra_lib.assistant.retrieval import Vectors
 from orchestra_lib.assistant.support import questions_needed
-from orchestra_lib.cloud.refusals import CloudRefused
-from orchestra_lib.database import Address, connect
-from orchestra_lib.display import Progress
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
-from orchestra_lib.memory_target import primary_instance
-from orchestra_lib.move import TARGET_TABLE
-from orchestra_lib.paths import state_directory
 from orchestra_lib.phases.cloud_work import CloudWork
-from orchestra_lib.rehearsal import Corpus, build, seed_store
-from orchestra_lib.rehearsal.store import TABLE
+from orchestra_lib.phases.found_memory import find_memory, rehearsal_corpus, rehearses_store
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.target import Instances, source_database
-
-_READY = "READY"
-
-
-@dataclass(frozen=True)
-class OpenMemory:
-    """A table of memories: where it is (never shown), how it is called for people, what it holds."""
-
-    address: Address
-    table: str
-    name: str
-    holds: Holding | None
-    is_todays: bool = False
 
 
 class AssistantMemory:
     """Finds the memory once, and says what it found. ``corpus`` is the rehearsal's, None where there is none."""
 
     def __init__(self, run: Runbook, work: CloudWork) -> None:
-        self._run, self._settings, self._work = run, run.settings, work
-        rehearses = work.is_local and self._settings.memory.source.dsn is None
-        self.corpus = self._corpus() if rehearses else None
-        self.found = self._find()
+        self._settings = run.settings
+        self.corpus = rehearsal_corpus(run) if rehearses_store(run.settings, work) else None
+        self.found = find_memory(run, work, lambda: self.corpus or rehearsal_corpus(run))
 
     def checks(self, embedding_model: str) -> tuple[Evidence, ...]:
         """Whether there is a memory with something in it, in the space in which questions are embedded."""
@@ -102,45 +79,3 @@ class AssistantMemory:
         except ParameterError as error:
             note = str(error)
         return Evidence("questions whose answers are known", Source.OBSERVED, count, "", Bound(">=", needed), note=note)
-
-    def _corpus(self) -> Corpus:
-        wanted = self._settings.memory
-        with self._run.step("corpus"):
-            Progress("corpus", "rows").say("reading and embedding the standard library, a minute the first time")
-            return build(wanted.corpus.seed, wanted.corpus.queries, state_directory() / "corpus")
-
-    def _find(self) -> OpenMemory:
-        own = self._settings.memory.target.dsn
-        if own is not None:
-            return _opened(own.reveal(), TARGET_TABLE, "a database of your own")
-        primary = primary_instance(self._settings)
-        if self._serves(primary):
-            found = _opened(Instances(self._work.client.target).address(primary), TARGET_TABLE, "AlloyDB, by phase 3")
-            if self.corpus is None or (found.holds and found.holds.rows):
-                return found
-        if self.corpus is None:
-            return OpenMemory("", TARGET_TABLE, f"AlloyDB: there is no instance {primary.rsplit('/', 1)[1]}", None)
-        return self._todays_store(self.corpus)
-
-    def _serves(self, instance: str) -> bool:
-        try:
-            live = self._work.client.call("alloydb.v1", "alloydb.projects.locations.clusters.instances.get", instance)
-        except CloudRefused as error:
-            if error.is_nothing_yet:
-                return False
-            raise
-        return live.get("state") == _READY
-
-    def _todays_store(self, corpus: Corpus) -> OpenMemory:
-        wanted, progress = self._settings.memory, Progress("store", "rows")
-        address = source_database(self._settings).address
-        with self._run.step("store"):
-            seeded = seed_store(str(address), corpus, wanted.corpus.rows, wanted.source.lists, progress, progress.say)
-        self._run.note(f"phase 3 has moved nothing here: today's store is read instead; {seeded}")
-        found = _opened(address, TABLE, "today's store of the rehearsal: phase 3 has moved nothing here")
-        return replace(found, is_todays=True)
-
-
-def _opened(address: Address, table: str, name: str) -> OpenMemory:
-    with connect(address, role="memory") as session:
-        return OpenMemory(address, table, name, holding(session, table))

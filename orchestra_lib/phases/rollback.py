@@ -13,7 +13,7 @@ from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
-from orchestra_lib.phases import memory_release, vector_tuning
+from orchestra_lib.phases import api_release, memory_release, vector_tuning
 from orchestra_lib.phases.index_journals import swap_journal
 from orchestra_lib.phases.index_return import IndexReturn
 from orchestra_lib.phases.memory_return import WritersReturn
@@ -48,10 +48,14 @@ def _index_of(run: Runbook, phase: str) -> Sequence[Release]:
 _BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType(
     {
         memory_release.PHASE: _beside_memory,
+        api_release.PHASE: api_release.beside_api,
         vector_tuning.PHASE: _beside_tuning,
     }
 )
 """Phase -> what it has left beside its resources, in the order in which it is taken back."""
+
+_TAKEN_BACK_BY_RUN = frozenset({api_release.PHASE})
+"""Phases of which what lies beside the resources is taken back too when only a run is undone."""
 
 
 class RollbackPhase:
@@ -136,6 +140,6 @@ class RollbackPhase:
 
     def _undoing(self, client: Client, phase: str, *, is_local: bool) -> Undoing:
         path = journal_path(self._run.settings.environment.name, phase, local=is_local)
-        since = self._wanted.since_run
-        beside = _BESIDE.get(phase)
-        return Undoing(client, path, phase, beside(self._run) if beside and since is None else (), since)
+        since, beside = self._wanted.since_run, _BESIDE.get(phase)
+        also = beside is not None and (since is None or phase in _TAKEN_BACK_BY_RUN)
+        return Undoing(client, path, phase, beside(self._run) if beside and also else (), since)

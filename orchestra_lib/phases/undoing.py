@@ -20,7 +20,8 @@ from orchestra_lib.plan import Plan
 class Undoing:
     """Opening it finds out what became of the changes of a run that was cut off.
 
-    ``since_run``: only what was changed in that run and after it; what lies beside the resources then stays.
+    ``since_run``: only what was changed in that run and after it; of what lies beside the resources then only what
+    ``releases`` take back of it.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Undoing:
 
     def checks(self) -> tuple[Evidence, ...]:
         """What the journal holds: a phase without a journal has nothing that could be undone."""
-        known = self._since_run is None or any(one.run_id == self._since_run for one in self._journal.changes)
+        of_the_run = any(one.run_id == self._since_run for one in self._journal.changes)
+        known = self._since_run is None or of_the_run or any(release.journalled for release in self._releases)
         return (
             *(release.check() for release in self._releases),
             Evidence(

@@ -72,15 +72,17 @@ def roll_out(
     journal: RolloutJournal,
     source: Source,
     say: Callable[[str], None] = lambda _: None,
+    run_id: str = "",
 ) -> Rollout:
     """Let a revision of the template take over, and return what every step took and every gate saw.
 
-    ``source`` is what the measurements are worth: REHEARSED on the local target. Raises GateFailed, with the rows that
-    kept a gate closed, CloudRefused for a revision that does not start; blue serves everything again by then.
+    ``source`` is what the measurements are worth: REHEARSED on the local target; ``run_id`` stands in the journal.
+    Raises GateFailed, with the rows that kept a gate closed, CloudRefused for a revision that does not start; blue
+    serves everything again by then.
     """
     recover(service, journal)
     blue, green = service.serving(), revision_name(service.id, template)
-    rollout = journal.begin(service.name, blue, green)
+    rollout = journal.begin(service.name, blue, green, run_id)
     try:
         say(f"deploy {green}")
         began = time.perf_counter()
@@ -118,6 +120,15 @@ def recover(service: RunService, journal: RolloutJournal) -> str | None:
         return f"the rollout of {left.green} was decided and is complete"
     _take_back(service, left, journal, "it was cut off")
     return f"the rollout of {left.green} was cut off: {left.blue} serves everything"
+
+
+def forget(service: RunService, journal: RolloutJournal) -> str | None:
+    """End a rollout that was cut off and whose service has been deleted since. Returns what was done."""
+    left = journal.unfinished(service.name)
+    if left is None:
+        return None
+    journal.end(left, Outcome.UNDONE, "the service has been deleted")
+    return f"the rollout of {left.green} was cut off, and its service has been deleted since"
 
 
 def _step(

@@ -35,12 +35,16 @@ class _Event(StrEnum):
 
 @dataclass
 class RecordedRollout:
-    """One rollout: the revision of before (blue) and the new one (green), and the shares green was given so far."""
+    """One rollout: the revision of before (blue) and the new one (green), and the shares green was given so far.
+
+    ``run_id`` is the run that began it, empty when nobody said.
+    """
 
     id: str
     service: str
     blue: str
     green: str
+    run_id: str = ""
     percents: list[int] = field(default_factory=list)
     is_decided: bool = False
     outcome: Outcome | None = None
@@ -74,12 +78,12 @@ class RolloutJournal:
         done = [one.blue for one in self.rollouts if one.service == service and one.outcome is Outcome.DONE]
         return done[-1] if done else None
 
-    def begin(self, service: str, blue: str, green: str) -> RecordedRollout:
+    def begin(self, service: str, blue: str, green: str, run_id: str = "") -> RecordedRollout:
         """Write that a rollout begins. Raises RecordError when another of the service has not ended."""
         open_one = self.unfinished(service)
         if open_one is not None:
             raise RecordError(f"{self.path}: the rollout of {open_one.green} has not ended; recover it first")
-        return self._write(uuid.uuid4().hex, _Event.BEGUN, service=service, blue=blue, green=green)
+        return self._write(uuid.uuid4().hex, _Event.BEGUN, service=service, blue=blue, green=green, run=run_id)
 
     def shift(self, rollout: RecordedRollout, percent: int) -> None:
         """Write that green is about to get so much of the traffic."""
@@ -102,7 +106,8 @@ class RolloutJournal:
     def _take(self, entry: Mapping[str, Any]) -> None:
         id_, event = entry["rollout"], _Event(entry["event"])
         if event is _Event.BEGUN:
-            self._rollouts[id_] = RecordedRollout(id_, entry["service"], entry["blue"], entry["green"])
+            names = (entry["service"], entry["blue"], entry["green"], entry.get("run", ""))
+            self._rollouts[id_] = RecordedRollout(id_, *names)
             return
         rollout = self._rollouts[id_]
         if event is _Event.SHIFTED:

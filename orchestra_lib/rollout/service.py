@@ -40,11 +40,6 @@ def revision_name(service: str, template: Mapping[str, Any]) -> str:
     return f"{service}-{_digest(template)}-{uuid.uuid4().hex[:_RANDOM_DIGITS]}"
 
 
-def first_revision_name(service: str, template: Mapping[str, Any]) -> str:
-    """The name of the revision that a service is made with: always the same, so that two plans of it are alike."""
-    return f"{service}-{_digest(template)}-{'0' * _RANDOM_DIGITS}"
-
-
 def is_revision_of(revision: str, template: Mapping[str, Any]) -> bool:
     """Whether a revision was made from this template, by its name."""
     return revision.rpartition("-")[0].endswith(f"-{_digest(template)}")

@@ -51,6 +51,38 @@ def prepare(connection: psycopg.Connection, *, table: str, role: str, login: str
             connection.execute(grant.format(login=sql.Identifier(login), **names))
 
 
+def is_prepared(connection: psycopg.Connection, *, table: str, role: str) -> bool:
+    """Whether everything that :func:`prepare` makes for the role is there."""
+    found = connection.execute(_PREPARED, {"policy": _TENANT_POLICY, "role": role, "table": table, "schema": SCHEMA})
+    return bool((found.fetchone() or (False,))[0])
+
+
+def withdraw(connection: psycopg.Connection, *, table: str, role: str) -> None:
+    """Take away what :func:`prepare` has made, and the idempotency keys; the memories stay. May be repeated."""
+    names = {"table": sql.Identifier(table), "role": sql.Identifier(role), "schema": sql.Identifier(SCHEMA)}
+    with connection.transaction():
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {schema} CASCADE").format(**names))
+        if connection.execute("SELECT to_regclass(%s)", [f'"{table}"']).fetchone() != (None,):
+            for policy in (_TENANT_POLICY, _OPEN_POLICY):
+                drop = sql.SQL("DROP POLICY IF EXISTS {policy} ON {table}")
+                connection.execute(drop.format(policy=sql.Identifier(policy), **names))
+            if connection.execute(_OTHER_POLICIES, [f'"{table}"']).fetchone() is None:
+                connection.execute(sql.SQL("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY").format(**names))
+        for index in _INDEXES:
+            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(index)))
+        if connection.execute(_ROLE, [role]).fetchone() is not None:
+            connection.execute(sql.SQL("DROP OWNED BY {role}").format(**names))
+            connection.execute(sql.SQL("DROP ROLE {role}").format(**names))
+
+
+_INDEXES = ("memories_user_created", "memories_user_session_created")
+_OTHER_POLICIES = "SELECT 1 FROM pg_policy WHERE polrelid = %s::regclass"
+_PREPARED = """
+SELECT count(*) = 2
+FROM pg_policies
+WHERE policyname = %(policy)s AND %(role)s = ANY (roles)
+  AND (tablename = %(table)s OR (schemaname = %(schema)s AND tablename = 'idempotency_keys'))
+"""
 _STATEMENTS = (
     "CREATE SCHEMA IF NOT EXISTS {schema}",
     """
