@@ -13,12 +13,14 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.memory.schema import DIMENSION
 from orchestra_lib.rehearsal.docstrings import Item, collect
-from orchestra_lib.rehearsal.embedding import LexicalEmbedding, Matrix
+
+Matrix = npt.NDArray[np.float32]
 
 _LAYOUT = 1  # of the cache; a new number makes old ones unused
 _FEWEST_WORDS = 4  # a shorter first sentence ("Return self.") asks nothing
@@ -70,6 +72,8 @@ def build(
 
 
 def _make(items: tuple[Item, ...], seed: int, count: int, dimension: int, digest: str) -> Corpus:
+    from orchestra_lib.rehearsal.embedding import LexicalEmbedding  # scikit-learn takes a second to import
+
     answers = _chosen(items, seed, count)
     contents = tuple(item.content(with_first_sentence=number not in answers) for number, item in enumerate(items))
     embedding = LexicalEmbedding(dimension, seed)
