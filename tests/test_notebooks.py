@@ -17,6 +17,8 @@ import small_runbooks
 from nbformat import NotebookNode
 
 from orchestra_lib import record
+from orchestra_lib.phases.finalization import FinalizationPhase
+from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import OVERRIDES, root
 
 NOTEBOOKS = sorted((root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -240,6 +242,26 @@ def test_the_assistant_reads_the_store_that_was_moved_and_packs_it_without_losin
 
 
 @pytest.mark.slow
+def test_the_api_serves_the_store_that_was_moved_and_its_rollback_leaves_the_memories(home: Path) -> None:
+    told = run(home, "api.ipynb", "-p", "requests", "20", runbook="05_api")
+    assert (told.exit_code, told.record.outcome, told.record.verdict) == (0, "completed", "REHEARSED"), told.output
+    rows = {row["claim"]: row for row in told.record.evidence}
+    assert rows["memories to serve"]["note"] == "AlloyDB, by phase 3"
+    assert rows["green at 100 %: answers that differ from blue's"]["value"] == 0
+    assert rows["redirect back: until in effect"]["value"] < 1
+    assert rows["first requests that found no instance, min instances 1"]["value"] == 0
+    assert rows["answers 2xx that were wrong at the stated rates"]["value"] == 0
+    assert rows["at 2 times the saturation point: refused, and told when to come again"]["value"] > 0
+    assert rows["memories of the probe that are left"]["value"] == 0
+    assert set(told.statuses) == {"completed"}
+    back = run(home, "api_back.ipynb", "-p", "phase", "05", runbook="99_rollback")
+    assert back.exit_code == 0, back.output
+    rows = {row["claim"]: row for row in back.record.evidence}
+    assert rows["memories that were prepared for the API"]["value"] == 1
+    assert rows["memories that are still prepared for the API"]["value"] == 0
+
+
+@pytest.mark.slow
 def test_the_live_store_is_tuned_headless_and_a_rollback_brings_the_previous_index_back(home: Path) -> None:
     few = (
         "-p",
@@ -267,3 +289,59 @@ def test_the_live_store_is_tuned_headless_and_a_rollback_brings_the_previous_ind
     assert back.exit_code == 0, back.output
     rows = {row["claim"]: row for row in back.record.evidence}
     assert rows["swaps of the index that stand"]["verdict"] == "PASS"
+
+
+@pytest.mark.slow
+def test_validation_measures_what_there_is_and_says_what_is_missing(home: Path) -> None:
+    told = run(home, "validated.ipynb", "-p", "load_seconds", "2", runbook="06_validation")
+    assert (told.exit_code, told.record.verdict) == (1, "MISSING"), told.output
+    rows = {row["claim"]: row for row in told.record.evidence}
+    red = {claim: row["note"] for claim, row in rows.items() if row["verdict"] not in GREEN}
+    assert set(red) == {"p95 of the API", "workstation start: measured again"}
+    assert red["p95 of the API"] == "there is no service: run 05_api first"
+    assert rows["p95 of vector search on the target, upper end of its interval"]["verdict"] == "PASS"
+    assert rows["p95 of reading and packing a context, upper end of its interval"]["verdict"] == "PASS"
+    assert rows["rows applied a second while catching up"]["value"] > 0
+    assert rows["rows of the measurement left on the target"]["value"] == 0
+    assert rows["success criterion: API response times meet or exceed specified targets"]["value"] == "MISSING"
+    page = (home / "validated.report.html").read_text()
+    assert "MISSING: there is no service" in page
+    assert "<script" not in page
+
+
+@pytest.mark.slow
+def test_finalization_switches_nothing_while_a_gate_is_closed_and_names_each(home: Path) -> None:
+    told = run(home, "final.ipynb", runbook="07_finalization")
+    assert (told.exit_code, told.record.outcome) == (1, "failed"), told.output
+    rows = {row["claim"][:2]: row for row in told.record.evidence if "reasons why" in str(row["claim"])}
+    verdicts = {phase: row["verdict"] for phase, row in rows.items()}
+    assert verdicts == {
+        "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "MISSING", "06": "FAIL",
+    }  # fmt: skip
+    assert "its evidence comes to MISSING" in rows["06"]["note"]
+    assert not any(step.name.startswith("cut over") for step in told.record.steps)
+
+
+@pytest.mark.slow
+def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_all_they_wrote(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in small_runbooks.environment(home).items():
+        monkeypatch.setenv(name, value)
+    opened = Runbook.open("07_finalization", environment="local")
+    phase = FinalizationPhase(opened)
+    phase.switch_writers()
+    assert "acknowledged and not there" in repr(phase.judged())
+    phase.retention()
+    phase.read_back()
+    rows = {row.claim: row for row in opened.evidence}
+    red = [claim for claim, row in rows.items() if row.verdict.value not in GREEN]
+    assert red == ["all traffic of the API goes to one revision, read back"], "there is no service here"
+    assert rows["writes acknowledged"].value > 0
+    assert rows["rows on the target acknowledged and not there"].value == 0
+    assert rows["roles that may still write to the old store"].value == 0
+    assert rows["rows of the rehearsal's writer left on either store"].value == 0
+    lock = opened._replaced()
+    assert lock is not None
+    lock.release()
+    assert "the application writes on the source: 1" in orchestra(home, "rollback", "--phase", "07")
