@@ -102,7 +102,13 @@ def limit_within(concurrency: int) -> int:
 def sweep(workload: Workload, form: Form) -> Sweep:
     """Hold each of the form's levels in flight for its time."""
     where = environment()
-    return Sweep(tuple(_level(workload, n, form.level_seconds) for n in sorted(form.levels)), where)
+    return Sweep(tuple(_believed(workload, n, form.level_seconds) for n in sorted(form.levels)), where)
+
+
+def _believed(workload: Workload, in_flight: int, seconds: float) -> Level:
+    """A level that does not hold is held once more: one busy moment of a shared machine is no limit."""
+    level = _level(workload, in_flight, seconds)
+    return level if level.holds else _level(workload, in_flight, seconds)
 
 
 def _level(workload: Workload, in_flight: int, seconds: float) -> Level:

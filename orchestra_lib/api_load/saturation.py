@@ -7,6 +7,7 @@ saturation. What is found is a bracket: the highest rate that held and the lowes
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -22,9 +23,11 @@ _KEPT_UP = 0.9
 """Of the offered rate: the last answers of a step of two seconds come after its end."""
 _CLOSE_ENOUGH = 1.15
 _HIGHEST_PER_SECOND = 20_000.0
-_MOST_IN_FLIGHT = 512
-_PATIENCE_MS = 2_000.0
-"""What cannot be sent within this time is given up, so that a rate far too high ends soon."""
+_FEWEST_AT_ONCE, _GOALS_IN_FLIGHT = 32, 4
+"""As many requests as come in four times the goal may be in flight: with more of them the goal is long missed, and
+what is in flight at the end of a step has to be waited for."""
+_PATIENCE_MS = 1_000.0
+"""What cannot be sent within this time is given up, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,10 @@ class _Search:
         return self._step(rate) and self._step(rate)
 
     def _step(self, rate: float) -> str:
-        run = self._workload.offer(
-            Load(rate, self._form.step_seconds, len(self._steps) + 1, _MOST_IN_FLIGHT, time_limit_ms=_PATIENCE_MS)
-        )
+        goal_seconds = max(kind.goal_p95_ms for kind in self._workload.kinds) / 1e3
+        at_once = max(_FEWEST_AT_ONCE, math.ceil(_GOALS_IN_FLIGHT * goal_seconds * rate))
+        seed = len(self._steps) + 1
+        run = self._workload.offer(Load(rate, self._form.step_seconds, seed, at_once, time_limit_ms=_PATIENCE_MS))
         kinds, lag = by_kind(self._workload, run), lag_p95_ms(run)
         reason = _reason(kinds, run.offered_per_second, run.achieved_per_second, lag)
         self._steps.append(RateStep(rate, run.offered_per_second, run.achieved_per_second, kinds, lag, reason))

@@ -68,10 +68,18 @@ class Workload:
     def learnt(self) -> Workload:
         """The same, knowing what is right: asks everything once, one after the other.
 
-        Raises GateFailed for a request that is not answered 2xx.
+        Raises GateFailed for a request that is not answered 2xx, and when different requests all get the same answer:
+        what agrees to everything would be right whatever it was asked.
         """
         with self._client() as client:
-            return replace(self, answers=tuple(_answered(client, request).content for request in self.requests))
+            answers = tuple(_answered(client, request).content for request in self.requests)
+        asked = {repr(request) for request in self.requests}
+        if len(asked) > 1 and len(set(answers)) == 1:
+            raise GateFailed(
+                f"{len(asked)} different requests got the same answer in peace, {answers[0][:80]!r}: "
+                "that is no answer to any of them; look at what listens there"
+            )
+        return replace(self, answers=answers)
 
     def first(self) -> float:
         """Milliseconds of one request over a connection of its own. Raises GateFailed unless it is answered 2xx."""

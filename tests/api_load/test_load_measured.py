@@ -1,0 +1,162 @@
+"""A service of known capacity is measured as what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import pytest
+from http2_server import Http2
+
+from orchestra_lib.api_load.forms import SHORT
+from orchestra_lib.api_load.in_flight import limit_within, sweep
+from orchestra_lib.api_load.overload import overload
+from orchestra_lib.api_load.protocol import speaks_http2
+from orchestra_lib.api_load.rates import measure_rates
+from orchestra_lib.api_load.report import overload_evidence, rates_evidence
+from orchestra_lib.api_load.saturation import Saturation, find_saturation
+from orchestra_lib.api_load.workload import Kind, Workload
+from orchestra_lib.bench.load import Load
+from orchestra_lib.errors import GateFailed
+from orchestra_lib.evidence import Source, Verdict
+
+# 200 a second: one at a time, each for five milliseconds.
+ONE_AT_A_TIME = {"AT_ONCE": 1, "SECONDS": 0.005}
+FORM = replace(
+    SHORT, rates=(20.0, 60.0), rate_seconds=0.8, first_rate=40.0, step_seconds=0.6, saturation_seconds=5.0,
+    calm_seconds=0.2, overload_seconds=0.6, after_seconds=1.4, level_seconds=0.4, levels=(1, 4, 8, 60),
+)  # fmt: skip
+
+
+def bears(per_second: float, where: object = None) -> Saturation:
+    """A saturation point that was found elsewhere."""
+    return Saturation(per_second, 1.1 * per_second, "", True, (), 0.0, where)  # type: ignore[arg-type]
+
+
+def test_each_kind_is_measured_at_each_rate_and_what_is_right_is_known(workload):
+    asked = workload(**ONE_AT_A_TIME).learnt()
+    assert [answer.decode() for answer in asked.answers] == ["/search/0", "/history", "/search/1", "/history", "/search/2", "/history"]  # fmt: skip  # noqa: E501
+    measured = measure_rates(asked, FORM)
+    assert [one.stated_per_second for one in measured.at_rates] == [20, 60]
+    assert not measured.http2_is_spoken
+    for one in measured.at_rates:
+        assert [seen.kind for seen in one.kinds] == ["search", "retrieval"]
+        assert all(seen.failed == 0 and seen.p50_ms.value >= 5 for seen in one.kinds)
+        assert all(seen.server_p95_ms.value == 5 for seen in one.kinds)
+        assert abs(one.kinds[0].requests - one.kinds[1].requests) <= 1
+    rows = rates_evidence(measured, Source.REHEARSED)
+    assert [row.target is not None for row in rows if row.claim.startswith("p95")] == [True, True, False, False]
+    assert [row.target is not None for row in rates_evidence(measured, Source.MEASURED)][:4] == [True] * 4
+    (spoken,) = [row for row in rows if row.claim == "measured over"]
+    assert (spoken.value, spoken.verdict) == ("HTTP/1.1", Verdict.NOTED)
+
+
+def test_the_saturation_point_is_in_the_bracket_and_a_stall_is_not_taken_for_it(workload):
+    found = find_saturation(workload(**ONE_AT_A_TIME, STALL_AT=15), FORM)
+    stalled, again = found.steps[:2]
+    assert (stalled.stated_per_second, stalled.holds) == (40, False)
+    assert (again.stated_per_second, again.holds) == (40, True)
+    assert 80 <= found.holds_per_second < found.breaks_per_second
+    assert found.holds_per_second < 210, "it has one that works, five milliseconds for each"
+    assert found.why
+    assert found.best.holds
+
+
+def test_a_rate_below_the_first_one_is_looked_for_too(workload):
+    found = find_saturation(workload(AT_ONCE=1, SECONDS=0.02), replace(FORM, first_rate=160.0, saturation_seconds=3.5))
+    assert found.holds_per_second < 50 < 160 >= found.breaks_per_second
+
+
+def test_a_service_that_refuses_in_time_is_overloaded_and_itself_again_at_once(workload):
+    found = overload(workload(**ONE_AT_A_TIME, LIMIT=6).learnt(), bears(150), FORM)
+    assert found.during.shed > 30
+    assert found.answered.p95_ms.value < 60, "six wait for five milliseconds each"
+    assert found.recovery_seconds <= 0.4
+    assert found.answered_per_second > 100
+    rows = {row.claim: row.verdict for row in overload_evidence(found, Source.REHEARSED)}
+    assert set(rows.values()) == {Verdict.REHEARSED, Verdict.NOTED}
+
+
+@pytest.mark.parametrize(
+    ("environment", "broken"),
+    [
+        ({"LIMIT": 6, "SILENT": 1}, {"refused, and told when", "failed in any other way"}),
+        ({"LIMIT": 6, "WRONG_ABOVE": 3}, {"answers 2xx that were wrong"}),
+        ({}, {"refused, and told when"}),
+    ],
+)
+def test_what_is_wrong_with_how_load_is_refused_is_told(workload, environment, broken):
+    asked = workload(**ONE_AT_A_TIME, **environment).learnt()
+    found = overload(asked, bears(150), FORM)
+    rows = overload_evidence(found, Source.REHEARSED)
+    failed = {row.claim for row in rows if row.verdict is Verdict.FAIL}
+    assert all(any(word in claim for claim in failed) for word in broken), failed
+
+
+def test_nothing_is_doubled_that_is_nothing(workload):
+    with pytest.raises(GateFailed, match="the API bears no rate that was offered"):
+        overload(workload(**ONE_AT_A_TIME), bears(0), FORM)
+
+
+def test_the_sweep_finds_the_knee_and_the_most_in_flight_that_keep_the_goals(workload):
+    swept = sweep(workload(AT_ONCE=4, SECONDS=0.015), FORM)
+    one, four, eight, sixty = swept.levels
+    assert 35 < one.per_second.value < 70
+    assert 3 < four.per_second.value / one.per_second.value < 5
+    assert swept.knee.in_flight <= 8
+    assert (eight.holds, sixty.holds) == (True, False)
+    assert swept.earned.concurrency == 8
+    assert swept.earned.max_in_flight == limit_within(8) == 7
+    assert "at 60 p95 of search is" in swept.earned.why
+
+
+def test_the_services_own_limit_is_below_what_an_instance_gets():
+    assert [limit_within(n) for n in (1, 2, 10, 80, 1_000)] == [1, 1, 9, 72, 900]
+
+
+def test_what_is_refused_in_peace_is_not_measured(workload):
+    asked = workload(**ONE_AT_A_TIME)
+    missing = replace(asked, kinds=(Kind("missing", ({"method": "GET", "url": "/missing"},), 1.0),))
+    with pytest.raises(GateFailed, match="GET /missing was answered 404 in peace"):
+        missing.learnt()
+    with pytest.raises(GateFailed, match="was not answered in peace"):
+        asked.at("http://127.0.0.1:9").learnt()
+
+
+def test_http2_is_asked_for_and_not_assumed(workload):
+    asked = workload(**ONE_AT_A_TIME)
+    assert not speaks_http2(asked.base_url)
+    assert not speaks_http2("http://127.0.0.1:9")
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(Http2, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert speaks_http2(url)
+        run = Workload(url, asked.kinds, asked.headers, http2=True).offer(Load(50, 0.3, 0, 8))
+        assert run.failures == {}
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_an_interrupt_ends_the_load(workload):
+    asked = workload(**ONE_AT_A_TIME)
+    before = threading.active_count()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    import signal
+
+    previous = signal.signal(signal.SIGALRM, lambda *_: interrupted())
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asked.offer(Load(50, 30, 0, 8))
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert threading.active_count() == before
