@@ -18,7 +18,7 @@ from orchestra_lib.cloud.client import Client, Interrupted, Unanswered
 from orchestra_lib.cloud.diff import FieldDiff, is_rows
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
-from orchestra_lib.cloud.plan import CloudPlan, Step, alias_of, comparison
+from orchestra_lib.cloud.plan import CloudPlan, Step, alias_of, comparison, differences
 from orchestra_lib.cloud.recovery import recover
 from orchestra_lib.cloud.refusals import NOT_VISIBLE, CloudRefused
 from orchestra_lib.cloud.resource import Live, Resource, resolve
@@ -274,7 +274,7 @@ class _Execution:
 
     def _left(self, step: Step, wanted: Resource, live: Live) -> tuple[FieldDiff, ...]:
         """What is still not as it is wanted."""
-        return comparison(KINDS[wanted.kind], self._aliases).differences(wanted.body, live.body, step.applied)
+        return differences(KINDS[wanted.kind], self._aliases, wanted.body, live.body, step.applied)
 
     def _resolved(self, wanted: Resource) -> Resource:
         return replace(wanted, body=resolve(wanted.body, self._live), needs=wanted.all_needs)

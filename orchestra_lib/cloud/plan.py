@@ -202,12 +202,27 @@ def comparison(kind: Kind, aliases: Mapping[str, str]) -> Comparison:
     return Comparison(aliases, kind.sets, kind.create_only)
 
 
+def differences(
+    kind: Kind,
+    aliases: Mapping[str, str],
+    wanted: Mapping[str, Any],
+    live: Mapping[str, Any],
+    applied: Mapping[str, Any] | None = None,
+) -> tuple[FieldDiff, ...]:
+    """What is not as it is wanted, and that a resource is there whose creation has not come to its end."""
+    found = comparison(kind, aliases).differences(wanted, live, applied)
+    if kind.complete_with and not live.get(kind.complete_with):
+        return (*found, FieldDiff(kind.complete_with, None, "set"))
+    return found
+
+
 def fixed_fields(kind: Kind) -> frozenset[str]:
     """The fields of a kind that cannot be changed in place: by the document, and by the table."""
+    fixed = kind.fixed | ({kind.complete_with} if kind.complete_with else frozenset())
     if kind.update is None or not has_method(kind.api, f"{kind.collection}.{kind.update}"):
-        return kind.fixed
+        return fixed
     schema = method(kind.api, f"{kind.collection}.{kind.update}").request
-    return kind.fixed | (immutable_fields(kind.api, schema) if schema and kind.access == "standard" else frozenset())
+    return fixed | (immutable_fields(kind.api, schema) if schema and kind.access == "standard" else frozenset())
 
 
 def _place(wanted: Resource) -> str:
@@ -269,11 +284,8 @@ def _step(
             # It comes with its project; what it will hold then is not known yet.
             return Step(wanted, Verb.UPDATE, None)
         return Step(wanted, Verb.CREATE, None)
-    if kind.complete_with and not there.body.get(kind.complete_with):
-        # What its creation gave it can be given by another creation alone.
-        return Step(wanted, Verb.REPLACE, there, (FieldDiff(kind.complete_with, None, UNKNOWN),))
     fixed = fixed_fields(kind)
-    found = comparison(kind, aliases).differences(resolve(wanted.body, live), there.body, applied)
+    found = differences(kind, aliases, resolve(wanted.body, live), there.body, applied)
     # Nothing is made anew for a value that is not known yet: the plan after this one will know it.
     diffs = tuple(diff for diff in found if not (diff.after == UNKNOWN and diff.field in fixed))
     if not diffs:

@@ -10,7 +10,7 @@ from orchestra_lib.cloud import access
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal, RecordedChange
 from orchestra_lib.cloud.kinds import KINDS
-from orchestra_lib.cloud.plan import aliases_around, comparison
+from orchestra_lib.cloud.plan import aliases_around, differences
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Live
 from orchestra_lib.plan import Verb
@@ -76,5 +76,5 @@ def _is_as_intended(
     if after is None:
         return False
     cleared = {name: (change.before or {}).get(name) for name in change.fields if name not in change.wanted.body}
-    compared = comparison(KINDS[change.wanted.kind], aliases)
-    return not compared.differences(change.wanted.body, after.body, {**applied, **cleared})
+    kind = KINDS[change.wanted.kind]
+    return not differences(kind, aliases, change.wanted.body, after.body, {**applied, **cleared})

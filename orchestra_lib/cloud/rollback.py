@@ -78,7 +78,9 @@ def _undone(changes: list[RecordedChange], live: Live | None) -> Step | None:
     touched = [name for name in touched if name not in kind.create_only]
     kept = {name: value for name, value in last.body.items() if name in kind.identity}
     body = {**kept, **{name: old[name] for name in touched if name in old}}
-    cleared = {name: live.body.get(name) for name in touched if name not in body}
+    # What we have put into a field beside what was there goes again, such as one label of several.
+    ours = {name: value for change in changes for name, value in change.wanted.body.items() if name in touched}
+    cleared = {name: ours.get(name) if name in body else live.body.get(name) for name in touched}
     diffs = comparison(kind, {}).differences(body, live.body, cleared)
     if not diffs:
         return None

@@ -38,6 +38,15 @@ def test_a_field_that_was_applied_and_is_wanted_no_more_is_cleared(body: dict) -
     assert PLAIN.differences(body, live, {**body, "zzz": "left over"}) == (FieldDiff("zzz", "left over", None),)
 
 
+@given(BODIES, BODIES, BODIES, st.frozensets(NAMES, max_size=4))
+def test_what_is_left_alone_never_differs_and_nothing_else_is_hidden(
+    wanted: dict, live: dict, applied: dict, left_alone: frozenset[str]
+) -> None:
+    found = Comparison({}, left_alone=left_alone).differences(wanted, live, applied)
+    every = PLAIN.differences(wanted, live, applied)
+    assert found == tuple(diff for diff in every if diff.field not in left_alone)
+
+
 def test_a_difference_deep_inside_is_named_by_its_path() -> None:
     wanted = {"conditions": [{"threshold": {"value": 30, "duration": "300s"}}, {"threshold": {"value": 5}}]}
     live = {"conditions": [{"threshold": {"value": 30, "duration": "300s"}}, {"threshold": {"value": 6, "extra": 1}}]}

@@ -78,6 +78,26 @@ def test_a_label_that_is_wanted_no_more_is_taken_away_and_others_stay(
     assert changes(make_plan(client, wanted(team="a"), journal.applied())) == []
 
 
+def test_a_rollback_takes_a_label_away_that_an_update_has_added_and_leaves_others(
+    plane: Any, project: str, journal: Journal
+) -> None:
+    def wanted(**labels: str) -> list[Resource]:
+        return [
+            replace(one, body={**one.body, "labels": labels}) if one.kind == "secret" else one for one in stack(project)
+        ]
+
+    client = plane.client()
+    apply(client, make_plan(client, wanted(team="a")), journal, "run-1")
+    apply(client, make_plan(client, wanted(team="b", tier="b"), journal.applied()), journal, "run-2")
+    path, query = f"projects/{project}/secrets/dsn", {"updateMask": "labels"}
+    theirs = {"labels": {"team": "b", "tier": "b", "theirs": "c"}}
+    client.call("secretmanager.v1", "secretmanager.projects.secrets.patch", path, body=theirs, query=query)
+    apply(client, rollback_plan(client, journal, "run-2"), journal, "run-3", undoing=True)
+    labels = client.call("secretmanager.v1", "secretmanager.projects.secrets.get", path)["labels"]
+    assert labels == {"team": "a", "theirs": "c"}
+    assert changes(rollback_plan(client, journal, "run-2")) == []
+
+
 def test_a_change_behind_the_runbooks_back_is_drift_and_changes_the_digest(
     plane: Any, project: str, journal: Journal
 ) -> None:

@@ -23,6 +23,7 @@ from stacks import stack
 
 from orchestra_lib import settings
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.api import api, revision_template
 from orchestra_lib.blueprint.memory import memory
 from orchestra_lib.cloud import access
 from orchestra_lib.cloud.apply import apply
@@ -43,7 +44,7 @@ from orchestra_lib.secret import MASK, Secret
 
 pytestmark = pytest.mark.slow
 
-META = {"//", "depends_on", "lifecycle"}
+META = {"//", "depends_on", "lifecycle", "provider"}
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_-]*")
 SCALARS: Mapping[str, tuple[type, ...]] = {"string": (str,), "number": (int, float), "bool": (bool,)}
 NETWORK = Resource("network", "projects/p/global", "main", {"autoCreateSubnetworks": False})
@@ -53,12 +54,21 @@ def named(resource: Resource) -> Live:
     """A live resource with a name that is the service's to choose, and the fields that others refer to."""
     collection = KINDS[resource.kind].path_segment
     number = zlib.crc32(resource.id.encode())
-    return Live(f"{resource.parent}/{collection}/{number}", {"projectNumber": "123456", "displayName": "Shown"})
+    return Live(
+        f"{resource.parent}/{collection}/{number}",
+        {"projectNumber": "123456", "displayName": "Shown", "uri": "https://x"},
+    )
 
 
 def blueprint() -> list[tuple[Resource, Live]]:
     local = settings.load("local")
-    resources = [*infrastructure(local), *memory(local).resources]
+    template = {**revision_template(local, "image:1", {"DATABASE_USER": "api"}), "revision": "api-first"}
+    interface = {
+        "info": {"title": "Memory", "version": "1"},
+        "paths": {"/v1/memories/{id}": {"get": {"operationId": "one", "parameters": [{"name": "id", "in": "path"}]}}},
+    }
+    phase_5 = api(local, template, interface, "memory").resources
+    resources = [*infrastructure(local), *memory(local).resources, *phase_5]
     live = {one.key: named(one) for one in resources}
     return [(replace(one, body=resolve(one.body, live), needs=one.all_needs), live[one.key]) for one in resources]
 
@@ -102,7 +112,7 @@ def test_every_type_that_is_known_is_used() -> None:
     assert set(resource_types()) == {row.type for rows in ROWS.values() for row in rows}
 
 
-# --- phases 1 and 3, whole --------------------------------------------------------------------------------------------
+# --- phases 1, 3 and 5, whole -----------------------------------------------------------------------------------------
 
 
 def test_every_resource_is_said_whole_but_for_what_the_provider_cannot_say() -> None:
@@ -115,6 +125,19 @@ def test_a_secondary_cluster_takes_its_instance_along_when_it_is_destroyed() -> 
     found = {one.import_id.rsplit("/", 1)[1]: one.arguments for one in CONVERTED if "alloydb_cluster" in one.row.type}
     assert found["orchestra-memory-dr"]["deletion_policy"] == "FORCE"
     assert "deletion_policy" not in found["orchestra-memory"]
+
+
+def test_a_run_services_revisions_stay_its_rollouts_and_api_gateway_is_the_beta_providers() -> None:
+    bodies = {one.row.type: as_json(one)[0] for one in CONVERTED}
+    service = bodies["google_cloud_run_v2_service"]
+    assert service["lifecycle"] == {"ignore_changes": ["template", "traffic"]}
+    assert "provider" not in service
+    for name in ("api", "api_config", "gateway"):
+        assert bodies[f"google_api_gateway_{name}"]["provider"] == "google-beta"
+    providers = json.loads(render(CONVERTED, ORIGIN)["providers.tf.json"])
+    assert set(providers["provider"]) == set(providers["terraform"]["required_providers"]) == {"google", "google-beta"}
+    alone = json.loads(render(convert([(NETWORK, named(NETWORK))]), ORIGIN)["providers.tf.json"])
+    assert set(alone["provider"]) == {"google"}
 
 
 def test_addresses_are_unique_and_names_are_terraforms() -> None:
@@ -424,6 +447,23 @@ def test_after_a_rollback_the_whole_resource_is_exported(plane: Any, project: st
     alert = content["resource"]["google_monitoring_alert_policy"]["api_too_slow"]
     assert alert["combiner"] == "OR"
     assert alert["conditions"][0]["condition_threshold"]["threshold_value"] == 100.0
+
+
+def test_a_run_service_is_exported_as_it_serves_now(plane: Any, path: Path, tmp_path: Path, project: str) -> None:
+    client, journal = plane.client(), Journal(path)
+    first = [one for one in stack(project) if one.kind in ("project", "billing", "service")]
+    body = {"description": "API", "template": {"containers": [{"image": "image:1"}]}}
+    on = Resource("service", f"projects/{project}", "run.googleapis.com", {}, tuple(one.key for one in first))
+    service = Resource("run service", f"projects/{project}/locations/us-central1", "api", body, (on.key,))
+    apply(client, make_plan(client, [*first, on, service]), journal, "run-1")
+    changed = {"template": {"containers": [{"image": "image:2"}]}}
+    call, at = "run.projects.locations.services.patch", f"{service.parent}/services/api"
+    client.finish("run.v2", call, client.call("run.v2", call, at, body=changed, query={"updateMask": "template"}), 30)
+    _, content, page = exported(plane, path, tmp_path / "out")
+    (found,) = content["resource"]["google_cloud_run_v2_service"].values()
+    assert found["template"]["containers"][0]["image"] == "image:2"
+    assert "Not said here" not in found.get("//", "")
+    assert "## Different now" not in page
 
 
 def test_changes_without_an_end_are_refused(plane: Any, path: Path, tmp_path: Path) -> None:

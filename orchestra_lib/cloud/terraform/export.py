@@ -10,7 +10,9 @@ from typing import Any
 
 from orchestra_lib import settings
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.discovery import method, without_output_only
 from orchestra_lib.cloud.journal import Event, Journal, RecordedChange
+from orchestra_lib.cloud.kinds import KINDS, Kind
 from orchestra_lib.cloud.plan import Step, make_plan
 from orchestra_lib.cloud.resource import Live, Resource
 from orchestra_lib.cloud.target import connect
@@ -160,8 +162,17 @@ def _as_it_is(step: Step, recorded: _Recorded, aliases: Mapping[str, str]) -> Re
     if step.live:
         missing = recorded.ever_asked_for - set(body)
         body |= {name: step.live.body[name] for name in missing if name in step.live.body}
+        body |= _given_later(KINDS[step.wanted.kind], body, step.live.body)
     if step.wanted.kind == "peering":
         # The API takes the project's number; the provider's import id and argument have its id.
         project, _, network = str(body["network"]).partition("/global/")
         body["network"] = f"{aliases.get(project, project)}/global/{network}"
     return replace(step.wanted, body=body)
+
+
+def _given_later(kind: Kind, body: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """What the journal knows as it was at creation only, as it is now."""
+    if not kind.create_only:
+        return {}
+    shown = without_output_only(kind.api, str(method(kind.api, f"{kind.collection}.get").response), live)
+    return {name: shown[name] for name in kind.create_only if name in body and name in shown}
