@@ -8,7 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from orchestra_lib.api_load.forms import Form
 from orchestra_lib.api_load.in_flight import limit_within
+from orchestra_lib.api_load.rates import RatesMeasured
 from orchestra_lib.blueprint.api import ApiPlan, api, path_of, revision_template
 from orchestra_lib.blueprint.identities import GATEWAY
 from orchestra_lib.blueprint.probe import PROBE, probe
@@ -134,6 +136,28 @@ class ApiPhase:
                 self._host(),
             )
         return self._work.show(rows, "Read back")
+
+    # --- for those who look again -------------------------------------------------------------------------------------
+
+    @property
+    def service(self) -> RunService:
+        """The service, as a rollout sees it."""
+        return self._service
+
+    def measured_again(self, form: Form) -> RatesMeasured:
+        """The service as it stands, at stated rates; the probe's memories are put there for it and deleted again."""
+        self._caller.wait_until_let_in(self._service.uri())
+        with connect(self._store.address, role="memory") as session:
+            self._memories.put(session)
+        try:
+            return self.measures.measured_rates(form)
+        finally:
+            self._forget()
+
+    def memories_left(self) -> int:
+        """Memories of the probe that are in the store."""
+        with connect(self._store.address, role="memory") as session:
+            return self._memories.left(session)
 
     # --- what the steps share -----------------------------------------------------------------------------------------
 

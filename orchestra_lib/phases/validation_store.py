@@ -41,6 +41,7 @@ _ABOUT = TokenRatio(4.0, 4.0, 0)  # Google's rule of thumb: packing's time does 
 BACKLOG_SECONDS = 60.0
 """How long the stream is paused where nobody piles rows up for it, so that there is something to catch up with."""
 _WRITERS_ON_TARGET = "target"
+_REHEARSED_LOAD_SECONDS = 4.0
 _TABLE = sql.Identifier(TARGET_TABLE)
 
 
@@ -57,7 +58,10 @@ class StoreAgain:
         self._run, self._settings = run, run.settings
         self._stores, self._address, self._corpus = stores, address, corpus
         tuning = IndexTuning(run, TARGET_TABLE, tuning_journal(run.settings))
-        self._serving = Serving(run.settings, address, TARGET_TABLE, tuning, corpus)
+        seconds = run.settings.memory.tuning.load_seconds
+        # A rehearsal's load is a reading, and its gate one query at a time: it need not take as long.
+        seconds = min(seconds, _REHEARSED_LOAD_SECONDS) if run.rehearsal else seconds
+        self._serving = Serving(run.settings, address, TARGET_TABLE, tuning, corpus, seconds)
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
