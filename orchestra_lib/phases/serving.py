@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
 from orchestra_lib.database import Address, connect
@@ -27,6 +28,7 @@ from orchestra_lib.vectors.forms import EXACT, Effort, Form
 from orchestra_lib.vectors.goals import Queries, split
 from orchestra_lib.vectors.index import IndexSpec, serving_index
 from orchestra_lib.vectors.measured import one_notch_up
+from orchestra_lib.vectors.recheck import require_exact
 from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.session_defaults import persist
 from orchestra_lib.vectors.swap import Swapped, swap
@@ -36,12 +38,22 @@ _LOAD_SESSIONS = 2
 
 
 class Serving:
-    """The vector index of one table at one address. ``corpus`` has the rehearsal's questions, None elsewhere."""
+    """The vector index of one table at one address. ``corpus`` has the rehearsal's questions, None elsewhere.
+
+    ``load_seconds`` is how long a load runs that certifies; None: as the settings say.
+    """
 
     def __init__(
-        self, settings: Settings, address: Address, table: str, tuning: IndexTuning, corpus: Corpus | None
+        self,
+        settings: Settings,
+        address: Address,
+        table: str,
+        tuning: IndexTuning,
+        corpus: Corpus | None,
+        load_seconds: float | None = None,
     ) -> None:
         self._settings, self._memory = settings, settings.memory
+        self._load_seconds = load_seconds or settings.memory.tuning.load_seconds
         self._address, self._table, self._tuning, self._corpus = address, table, tuning, corpus
 
     def queries(self) -> Queries:
@@ -52,17 +64,18 @@ class Serving:
         )
 
     def parts(self) -> Parts:
-        """The queries with their exact neighbours on the table as it is now: those that choose, and the test part."""
+        """The queries with their exact neighbours on the table as it is now: those that choose, and the test part.
+
+        Raises DataError when the server's own exact scan of the same rows has other neighbours for some of them.
+        """
         wanted, queries = self._memory, self.queries()
+        table, opclass = sql.Identifier(self._table), wanted.index.opclass
         with connect(self._address, role="target") as session:
-            truth = cached_neighbours(
-                session,
-                sql.Identifier(self._table),
-                queries.vectors,
-                wanted.search.k,
-                wanted.index.opclass,
-                queries.own_ids,
-            )
+            # One snapshot for both: on a table that is written to, two would differ without anybody being wrong.
+            session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            with session.transaction():
+                truth = cached_neighbours(session, table, queries.vectors, wanted.search.k, opclass, queries.own_ids)
+                require_exact(session, table, truth, queries.vectors, opclass)
         asks_corpus = self._corpus is not None and wanted.tuning.replay is None
         answers = corpus_queries(self._corpus)[1] if self._corpus is not None and asks_corpus else None
         shares = split(len(queries))
@@ -179,4 +192,4 @@ class Serving:
         return efforts
 
     def _conditions(self) -> Conditions:
-        return Conditions(self._memory.tuning.load_seconds, _LOAD_SESSIONS, None)
+        return Conditions(self._load_seconds, _LOAD_SESSIONS, None)
