@@ -13,7 +13,7 @@ from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.paths import journal_path
-from orchestra_lib.phases import api_release, memory_release, vector_tuning
+from orchestra_lib.phases import api_release, finalization_release, memory_release, vector_tuning
 from orchestra_lib.phases.index_journals import swap_journal
 from orchestra_lib.phases.index_return import IndexReturn
 from orchestra_lib.phases.memory_return import WritersReturn
@@ -49,6 +49,7 @@ _BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType
     {
         memory_release.PHASE: _beside_memory,
         api_release.PHASE: api_release.beside_api,
+        finalization_release.PHASE: finalization_release.beside_finalization,
         vector_tuning.PHASE: _beside_tuning,
     }
 )
