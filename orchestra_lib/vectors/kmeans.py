@@ -23,7 +23,7 @@ from orchestra_lib.vectors.nearest import Matrix
 
 Labels = NDArray[np.int64]
 
-ITERATIONS = 20
+ITERATIONS = 10
 """pgvector gives itself 500; from about ten on recall curves differ less than those of two seeds do."""
 _SAMPLES_PER_LIST = 50
 _FEWEST_SAMPLES = 10_000
@@ -150,7 +150,9 @@ class _Training:
 
     def _accepted(self, candidates: Labels, weights: NDArray[np.float64], rng: np.random.Generator) -> Labels:
         rows = self._rows[candidates]
-        scores = rows @ rows.T - _offsets(rows, self._spherical)
+        scores = rows @ rows.T
+        if (offsets := _offsets(rows, self._spherical)) is not None:
+            scores -= offsets
         among = self._weights(scores, self._squares[candidates][:, None])
         kept: list[int] = []
         for number, chance in enumerate(rng.random(len(candidates))):
@@ -206,7 +208,7 @@ class _Training:
         return _best(rows, centres, _offsets(centres, self._spherical))
 
 
-def _best(rows: Matrix, centres: Matrix, offsets: Matrix) -> tuple[Labels, Matrix]:
+def _best(rows: Matrix, centres: Matrix, offsets: Matrix | None) -> tuple[Labels, Matrix]:
     """For each row the centre with the highest score, and that score."""
     labels = np.empty(len(rows), dtype=np.int64)
     scores = np.empty(len(rows), dtype=np.float32)
@@ -215,7 +217,8 @@ def _best(rows: Matrix, centres: Matrix, offsets: Matrix) -> tuple[Labels, Matri
     def score(start: int) -> None:
         part = slice(start, start + step)
         found = rows[part] @ centres.T
-        found -= offsets
+        if offsets is not None:
+            found -= offsets
         labels[part] = found.argmax(axis=1)
         scores[part] = np.take_along_axis(found, labels[part][:, None], axis=1)[:, 0]
 
@@ -224,9 +227,9 @@ def _best(rows: Matrix, centres: Matrix, offsets: Matrix) -> tuple[Labels, Matri
     return labels, scores
 
 
-def _offsets(centres: Matrix, spherical: bool) -> Matrix:
-    """What a product with a centre is lowered by, so that the highest score is the nearest centre."""
-    return np.zeros(len(centres), dtype=np.float32) if spherical else np.vecdot(centres, centres) / 2
+def _offsets(centres: Matrix, spherical: bool) -> Matrix | None:
+    """What a product with a centre is lowered by, so that the highest score is the nearest centre; None for nothing."""
+    return None if spherical else np.vecdot(centres, centres) / 2
 
 
 def _means(rows: Matrix, labels: Labels, groups: Labels, lists: int) -> Matrix:

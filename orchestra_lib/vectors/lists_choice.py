@@ -25,8 +25,7 @@ from orchestra_lib.vectors.selection import Forecast, Need, best, forecast, need
 
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
-_HOPELESS = 1.15  # so many times what the best costs: another seed does not bring that back
-_ENOUGH_RISES = 2  # a small one alone may be chance
+_ENOUGH_WITHOUT_GAIN = 2  # one alone may be chance
 _MOST_BUILDS = 2
 _REFINEMENTS = 2
 _PAIRS_PER_PAGE = 183
@@ -66,20 +65,32 @@ class ListsChoice:
         options = feasible_lists(
             self.rows, dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
         )
-        least, before, rises = np.inf, np.inf, 0
+        least, without_gain = np.inf, 0
+        before: Forecast | None = None
         for lists in options:
-            centroids = self.model.b_ms_per_centroid_page * centroid_pages(lists, dimension, Storage.VECTOR)
-            # What is read falls with the lists and then rises with the centroids; the largest take longest to compute.
-            is_past = rises >= _ENOUGH_RISES or max(centroids, before) > _HOPELESS * least
+            is_past = without_gain >= _ENOUGH_WITHOUT_GAIN or self._at_best(lists, before) > least
             if is_past and lists not in goals.lists:
                 continue
             if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
                 break
             self.compute(lists)
-            found = self.forecast(lists)
-            expected = found.p95 if found.reaches else np.inf
-            rises = rises + 1 if expected > before else 0
-            least, before = min(least, expected), expected
+            before = self.forecast(lists)
+            # Within one standard error the fewer lists are chosen: more of them have to gain more than that.
+            has_gained = not before.reaches or before.p95 + before.p95_error < least
+            without_gain = 0 if has_gained else without_gain + 1
+            least = min(least, before.p95) if before.reaches else least
+
+    def _at_best(self, lists: int, fewer: Forecast | None) -> float:
+        """No more than what so many lists can cost, given what ``fewer`` do.
+
+        All centroids are read. Lists are as many times smaller as there are more of them, and at least as many of them
+        have to be read.
+        """
+        centroids, dimension = self.model.b_ms_per_centroid_page, self.learning.queries.vectors.shape[1]
+        own = centroids * centroid_pages(lists, dimension, Storage.VECTOR)
+        if fewer is None:
+            return own
+        return own + max(0.0, fewer.p95 - centroids * fewer.centroid_pages) * fewer.lists / lists
 
     def compute(self, lists: int, seed: int = 0) -> None:
         """Compute the virtual index of so many lists unless it is there."""

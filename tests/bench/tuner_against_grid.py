@@ -38,25 +38,30 @@ from orchestra_lib.vectors.forecast import feasible_lists
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.goals import Goals, Queries, split
 from orchestra_lib.vectors.index import IndexSpec, available_memory_mib, build_index, drop_others
-from orchestra_lib.vectors.measured import clears, measure
+from orchestra_lib.vectors.measured import Measured, clears, measure
 from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.truth import exact_neighbours
 from orchestra_lib.vectors.tune import Options, tune
 
 K, OPCLASS = 10, "vector_cosine_ops"
 PROBES = (1, 2, 3, 5, 8, 12, 20, 32, 50, 80)
+WARM_PROBES = 8
 MOST_TRIALS = 200
 
 
 @dataclass(frozen=True)
 class Point:
-    """A number of lists and probes, its recall's lower bound and its p95 in milliseconds, on the selecting queries."""
+    """A number of lists and probes, its recall's lower bound and its p95 in milliseconds, on the selecting queries.
+
+    ``seconds`` is what measuring it took.
+    """
 
     lists: int
     probes: int
     recall_low: float
     p95_ms: float
     clears: bool
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,20 @@ class Setting:
         build_index(self.conninfo, spec, available_memory_mib(), progress)
         drop_others(self.conninfo, spec)
 
+    def warm(self, connection: psycopg.Connection, lists: int) -> None:
+        """One pass that does not count over the index that was just built."""
+        self._pass(connection, lists, min(WARM_PROBES, lists - 1))
+
     def point(self, connection: psycopg.Connection, lists: int, probes: int) -> Point:
-        """One pass to warm up, one that counts."""
-        target = Searchable(sql.Identifier(TABLE), OPCLASS, K, ivfflat(lists))
-        found = measure(connection, target, self.queries, Effort(probes), passes=2)
+        """One pass that counts."""
+        began = time.monotonic()
+        found = self._pass(connection, lists, probes)
         reaches = clears(found.recalls, self.recall_target)
-        return Point(lists, probes, found.recall.low, found.p95_ms.value, reaches)
+        return Point(lists, probes, found.recall.low, found.p95_ms.value, reaches, time.monotonic() - began)
+
+    def _pass(self, connection: psycopg.Connection, lists: int, probes: int) -> Measured:
+        target = Searchable(sql.Identifier(TABLE), OPCLASS, K, ivfflat(lists))
+        return measure(connection, target, self.queries, Effort(probes))
 
 
 def main() -> None:
@@ -181,6 +194,7 @@ def _grid(
         began = time.monotonic()
         setting.build(lists)
         print(f"grid: {lists:6,} lists built in {time.monotonic() - began:.1f} s", flush=True)
+        setting.warm(connection, lists)
         for probes in PROBES:
             if probes < lists:
                 points.append(setting.point(connection, lists, probes))
@@ -188,8 +202,21 @@ def _grid(
                 print(f"  {probes:4} probes: recall >= {point.recall_low:.4f}, p95 {point.p95_ms:.2f} ms", flush=True)
     seconds = time.monotonic() - started
     best = min((point for point in points if point.clears), key=lambda point: point.p95_ms, default=None)
-    print(f"grid: {seconds:.1f} s; best {best}", flush=True)
+    print(
+        f"grid: {seconds:.1f} s, of these {_beyond_need(points):.1f} s at more probes than the fewest that clear; "
+        f"best {best}",
+        flush=True,
+    )
     return best, seconds
+
+
+def _beyond_need(points: list[Point]) -> float:
+    """Seconds of the points that a grid leaves out which goes no further than to the first probes that clear."""
+    fewest: dict[int, int] = {}
+    for point in points:
+        if point.clears:
+            fewest[point.lists] = min(point.probes, fewest.get(point.lists, point.probes))
+    return sum(point.seconds for point in points if point.probes > fewest.get(point.lists, point.probes))
 
 
 def _tpe(setting: Setting, connection: psycopg.Connection, rows: int, seconds: float, seed: int) -> Point | None:
@@ -212,6 +239,7 @@ def _tpe(setting: Setting, connection: psycopg.Connection, rows: int, seconds: f
         probes = min(trial.suggest_int("probes", 1, 128, log=True), lists - 1)
         if lists != present[0]:
             setting.build(lists, progress=in_time)
+            setting.warm(connection, lists)
             present[0] = lists
         points.append(setting.point(connection, lists, probes))
         point = points[-1]
