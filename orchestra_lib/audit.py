@@ -37,7 +37,8 @@ def seal(record_path: Path, notebook_path: Path | None, *, no_notebook: str = ""
     """Append the digests of a settled run's record and notebook to the ledger, durably, and return the entry.
 
     ``no_notebook`` says why there is none. Sealing the same files of the same run twice gives the first entry again.
-    Raises RecordError when the record is not settled or cannot be read, or the ledger cannot be written.
+    Raises RecordError when the record is not settled or cannot be read, when the run was sealed with other contents, or
+    when the ledger cannot be written.
     """
     with ledger.locked(paths.ledger_path()):
         return _seal(record_path, notebook_path, no_notebook)
@@ -69,6 +70,11 @@ def _seal(record_path: Path, notebook_path: Path | None, no_notebook: str) -> En
     same = again and (again.run_id, again.record_sha256, again.notebook, again.notebook_sha256)
     if again and same == (run.run_id, stated["record_sha256"], stated["notebook"], stated["notebook_sha256"]):
         entry = again
+    elif twice := next((entry for entry in earlier if entry.run_id == run.run_id), None):
+        raise RecordError(
+            f"run {run.run_id} was sealed already, as entry {twice.sequence} at {twice.at}, and its files have changed "
+            "since: what was sealed stays as it was"
+        )
     else:
         entry = ledger.append(path, lines, {**stated, "supersedes": _superseded(earlier, stated)})
     pointer_path(run.run_id).unlink(missing_ok=True)

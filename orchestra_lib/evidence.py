@@ -105,7 +105,7 @@ class Evidence:
     @property
     def digest(self) -> str:
         """SHA-256 over everything that the row states, as 64 hexadecimal digits."""
-        return hashlib.sha256(canonical_json(self._stated()).encode()).hexdigest()
+        return digest_of(self._stated())
 
     def _stated(self) -> dict[str, object]:
         stated = asdict(self)
@@ -118,7 +118,7 @@ class Evidence:
 
     def as_json(self) -> dict[str, object]:
         """The row as it stands in a record: JSON types only, with its verdict and digest."""
-        return {**self._stated(), "digest": self.digest}
+        return with_digest(self._stated())
 
     def __str__(self) -> str:
         wanted = f", wanted {bound_text(str(self.target))}" if self.target else ""
@@ -133,6 +133,35 @@ _SATISFIED: Mapping[Source, Verdict] = {
     Source.REHEARSED: Verdict.REHEARSED,
     Source.ASSUMED: Verdict.MISSING,
 }
+
+
+def digest_of(stated: Mapping[str, object]) -> str:
+    """SHA-256 over everything that a row of a record states but its digest, as 64 hexadecimal digits."""
+    content = {name: value for name, value in stated.items() if name != "digest"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def with_digest(stated: Mapping[str, object]) -> dict[str, object]:
+    """A row of a record with the digest of what it states."""
+    return {**stated, "digest": digest_of(stated)}
+
+
+def evidence_of(row: Mapping[str, object]) -> Evidence:
+    """A row of a record as evidence again, whose verdict is computed anew. Raises ValueError for what is no row."""
+    try:
+        comparison, _, limit = str(row["target"] or "").partition(" ")
+        return Evidence(
+            str(row["claim"]),
+            Source(str(row["source"])),
+            _value_of(row["value"]),
+            str(row["unit"]),
+            Bound(comparison, float(limit)) if comparison else None,
+            str(row["command"]),
+            str(row["note"]),
+            datetime.fromisoformat(str(row["at"])),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"a row of the record is no evidence: {error}") from error
 
 
 def yes_or_no(claim: str, source: Source, holds: bool, *, command: str = "", note: str = "") -> Evidence:
@@ -190,6 +219,12 @@ def bound_text(target: str) -> str:
 def canonical_json(value: object) -> str:
     """The one text of a JSON value: keys sorted, no spaces, UTF-8 kept; refuses NaN and infinity (ValueError)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _value_of(stated: object) -> float | int | str | None:
+    if stated is None or isinstance(stated, float | int | str):
+        return stated
+    raise TypeError(f"its value is {stated!r}")
 
 
 def _json_number(value: float | int | str | None) -> float | int | str | None:

@@ -10,33 +10,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from orchestra_lib import audit, paths, record
+from orchestra_lib import audit, paths, record, run_summary
 from orchestra_lib.errors import ParameterError, RecordError
-from orchestra_lib.evidence import bound_text, value_text
 from orchestra_lib.record import Outcome, Record
 from orchestra_lib.redaction import redact
+from orchestra_lib.run_summary import REACHED_ITS_END, Ended
 from orchestra_lib.settings import parameter_names, root, secret_parameters
 from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
 
 _LAST_OF_THE_CHAIN = 7  # 08 is an optimisation for later, 99 undoes
 _SECONDS_BETWEEN_READINGS = 0.5
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_REACHED_ITS_END = (Outcome.COMPLETED, Outcome.PLANNED)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How one runbook ended: its record where one was written, the exit code, and papermill's last words."""
-
-    runbook: str
-    record: Record | None
-    exit_code: int
-    words: str
-    seconds: float
 
 
 def runbooks() -> tuple[Path, ...]:
@@ -60,7 +47,9 @@ def chosen(first: str | None, last: str | None) -> tuple[Path, ...]:
 def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], out: TextIO) -> int:
     """Run the notebooks in order, stop at the first that does not pass; returns the exit code of the whole.
 
-    Raises ParameterError when no notebook of the chain knows a parameter.
+    In mode plan nothing is changed, so nothing stands in the way of the next one: all are planned, each against what is
+    there now, and the first exit code that is not 0 is returned. Raises ParameterError when no notebook of the chain
+    knows a parameter.
     """
     _check_names(notebooks, parameters)
     directory = paths.runs_directory() / record.new_run_id()
@@ -68,13 +57,20 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
     ended: list[Ended] = []
     for notebook in notebooks:
         ended.append(_run(notebook, directory / notebook.name, parameters, out))
-        if ended[-1].exit_code:
+        if ended[-1].exit_code and not _only_planned(ended[-1]):
             break
     _summary(ended, out)
-    last = ended[-1]
-    if last.exit_code:
-        out.write(f"resume with: {_resuming(last.runbook, notebooks[-1], parameters)}\n")
-    return last.exit_code
+    failed = next((run for run in ended if run.exit_code), None)
+    if failed is None:
+        return 0
+    out.write(f"resume with: {_resuming(failed.runbook, notebooks[-1], parameters)}\n")
+    return failed.exit_code
+
+
+def _only_planned(run: Ended) -> bool:
+    """Whether a runbook came to its end, good or bad, without being allowed to change anything."""
+    found = run.record
+    return found is not None and found.mode == "plan" and found.outcome is not Outcome.INTERRUPTED
 
 
 def rollback(parameters: Sequence[tuple[str, str]], out: TextIO) -> int:
@@ -159,7 +155,7 @@ def _exit_code(papermill: int, found: Record | None, was_signalled: bool) -> int
         return INTERRUPTED_EXIT_CODE
     if papermill < 0:
         return 128 - papermill  # as a shell tells a signal
-    reached_its_end = found is not None and found.outcome in _REACHED_ITS_END
+    reached_its_end = found is not None and found.outcome in REACHED_ITS_END
     return papermill or (0 if reached_its_end else 1)
 
 
@@ -198,31 +194,4 @@ def _record(path: Path) -> Record | None:
 
 
 def _summary(ended: Sequence[Ended], out: TextIO) -> None:
-    for run in ended:
-        found = run.record
-        verdict = found.verdict.value if found and found.verdict else "NO RECORD"
-        out.write(f"{run.runbook:16} {verdict:12} {run.seconds:.0f} s\n")
-        if found is None or found.outcome not in _REACHED_ITS_END:
-            out.write(_why(run))
-        if found:
-            out.writelines(f"    {line}\n" for line in _numbers(found))
-            out.write(f"    record: {record.record_path(Path(found.output_notebook or ''))}\n")
-
-
-def _why(run: Ended) -> str:
-    if run.record and run.record.failure:
-        return f"    {run.record.failure.error}: {run.record.failure.message}\n"
-    if run.record:
-        return f"    {run.record.notes[-1] if run.record.notes else f'exit code {run.exit_code}'}\n"
-    said = run.words.strip().splitlines()
-    return f"    papermill left no record; its last words: {said[-1] if said else 'none'}\n"
-
-
-def _numbers(found: Record) -> list[str]:
-    """The judged rows of a record, red ones marked, as lines."""
-    return [
-        f"{row['verdict']:10} {row['claim']}: {value_text(row['value'], str(row['unit']))}, "
-        f"wanted {bound_text(str(row['target']))} ({row['source']})"
-        for row in found.evidence
-        if row["verdict"] != "NOTED"
-    ]
+    out.writelines(f"{line}\n" for line in run_summary.lines(ended))

@@ -28,8 +28,9 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.log import logger
 
 from orchestra_lib import audit, errors, papermill_output, record, settings
+from orchestra_lib.consistency import disbelieved
 from orchestra_lib.errors import OrchestraError, ParameterError, RecordError, StopAfterPlan
-from orchestra_lib.evidence import Verdict
+from orchestra_lib.evidence import Verdict, with_digest
 from orchestra_lib.lock import process_start
 from orchestra_lib.record import Failure, Outcome, Record
 from orchestra_lib.redaction import learn_environment, redact, redact_json, survivors
@@ -252,8 +253,9 @@ def _settle(run_id: str, cells: Cells, ending: Ending, output: Path) -> Record:
     settled = settle(record.load(path), ending, datetime.now(UTC))
     if settled.run_id != run_id:
         raise RecordError(f"the record {path} was replaced while run {run_id} was going on; this run is not recorded")
+    settled = disbelieved(settled)
     cells.end(ending)
-    settled = Record.model_validate(redact_json(settled.model_dump(mode="json")))
+    settled = _redacted(settled)
     if survivors(nbformat.writes(nbformat.from_dict(redact_json(cells.nb)))) or survivors(settled.model_dump_json()):
         settled = _refused_for_a_secret(settled, cells.nb)
     cells.save()
@@ -261,6 +263,16 @@ def _settle(run_id: str, cells: Cells, ending: Ending, output: Path) -> Record:
     papermill_output.seal(output)
     audit.seal(path, output)
     return settled
+
+
+def _redacted(settled: Record) -> Record:
+    """Without secrets that became known only later; a row that changes by it gets the digest of what it says now."""
+    redacted = Record.model_validate(redact_json(settled.model_dump(mode="json")))
+    redacted.evidence = [
+        after if after == before else with_digest(after)
+        for before, after in zip(settled.evidence, redacted.evidence, strict=True)
+    ]
+    return redacted
 
 
 def _refused_for_a_secret(settled: Record, nb: nbformat.NotebookNode) -> Record:

@@ -21,6 +21,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from orchestra_lib import audit, guard, kernel_channel, paths, record, settings, windows
+from orchestra_lib.consistency import unfinished_steps
 from orchestra_lib.display import (
     approval_button,
     evidence_table,
@@ -31,7 +32,7 @@ from orchestra_lib.display import (
     verdict_box,
 )
 from orchestra_lib.errors import GateFailed, ParameterError, RecordError, StopAfterPlan
-from orchestra_lib.evidence import Evidence, Source, Verdict, failing, roll_up
+from orchestra_lib.evidence import Evidence, Source, Verdict, failing, roll_up, with_digest
 from orchestra_lib.lock import Holder, PhaseLock, process_start
 from orchestra_lib.open_runs import pointer_path
 from orchestra_lib.plan import Plan
@@ -109,7 +110,7 @@ class Runbook:
         """Add evidence; it stands in the record at once. Raises RecordError when the run has ended."""
         self._require_open()
         self._rows += rows
-        self.record.evidence += [redact_json(row.as_json()) for row in rows]
+        self.record.evidence += [with_digest(redact_json(row.as_json())) for row in rows]
         self._save()
 
     def also_lock(self, phase: str) -> None:
@@ -215,11 +216,16 @@ class Runbook:
         self._verified = True
 
     def close(self) -> Verdict:
-        """End the run as completed and return its verdict. Raises GateFailed without a green ``verify`` before it."""
+        """End the run as completed and return its verdict.
+
+        Raises GateFailed without a green ``verify`` before it, and for a step that failed and was not done again.
+        """
         self._require_open()
         verdict = self._rolled_up()
         if not self._verified:
             raise GateFailed("the run was not verified: call run.verify() before run.close()")
+        if broken := unfinished_steps(self.record):
+            raise GateFailed(f"what failed was not done again: {', '.join(broken)}; run those cells again, then close")
         self.record.end_marker = True
         self.record.failure = None  # a cell that failed and was run again: the note about it stays
         display(verdict_box(verdict, (), _MEANINGS[verdict]))

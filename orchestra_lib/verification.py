@@ -5,24 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from orchestra_lib import paths, record, settings
+from orchestra_lib.consistency import contradictions
 from orchestra_lib.errors import RecordError
 from orchestra_lib.ledger import GENESIS, Entry, Head, Line, Position, Repair, head_path, locked, read_head, read_lines
 from orchestra_lib.lock import process_start
 from orchestra_lib.open_runs import OpenRun, open_runs
 from orchestra_lib.record import Outcome
+from orchestra_lib.sources import edited_cells
+
+_CLOCK_STEP = timedelta(seconds=5)  # by so much a clock may be corrected without anybody meaning anything by it
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that verification has to say. ``what`` is one word; a note says something that is not wrong.
 
-    ``what`` is altered, removed, inserted, reordered, torn, unsealed or interrupted; for a note it is superseded,
-    repaired or running.
+    ``what`` is altered, removed, inserted, reordered, torn, unsealed or interrupted; forged when a record contradicts
+    itself, edited when other cells ran than those of the commit, backdated when the clock was set back; for a note it
+    is superseded, repaired or running.
     """
 
     path: str
@@ -63,6 +69,7 @@ def verify(ledger: Path | None = None) -> Verification:
         lines = read_lines(path)
         chain = _Chain(path, lines)
         findings = chain.findings
+        findings += _backdated(path, chain.entries)
         findings += _files(chain.entries)
         findings += _unsealed(path.parent, chain.entries)
     ordered = sorted(findings, key=lambda finding: finding.is_note)  # stable: the chain order stays within each group
@@ -201,14 +208,53 @@ class _Chain:
         self.findings.append(Finding(str(self._path), what, message, sequence, run_id, what == "repaired"))
 
 
+def _backdated(path: Path, entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Entries that say they were written before the one before them."""
+    latest: Entry | None = None
+    for entry in entries:
+        if latest and datetime.fromisoformat(entry.at) < datetime.fromisoformat(latest.at) - _CLOCK_STEP:
+            message = (
+                f"entry {entry.sequence} (run {entry.run_id}) says {entry.at}, entry {latest.sequence} before it "
+                f"{latest.at}: the clock was set back, and how old evidence is cannot be told"
+            )
+            yield Finding(str(path), "backdated", message, entry.sequence, entry.run_id)
+        else:
+            latest = entry
+
+
+def _resealed(entry: Entry, earlier: Mapping[str, Entry]) -> Finding | None:
+    first = earlier.get(entry.run_id)
+    if first is None:
+        return None
+    message = f"run {entry.run_id} was sealed twice, as entry {first.sequence} and {entry.sequence}: a run ends once"
+    return Finding(entry.record, "forged", message, entry.sequence, entry.run_id)
+
+
+def _contents(entry: Entry, root: Path) -> Iterator[Finding]:
+    """What is wrong with files that are as they were sealed."""
+    try:
+        found = record.load(root / entry.record)
+    except RecordError:
+        return  # a format of another time: as it was sealed, and nothing more can be said
+    for sentence in contradictions(found):
+        yield Finding(entry.record, "forged", f"run {entry.run_id}: {sentence}", entry.sequence, entry.run_id)
+    if entry.notebook and (told := edited_cells(root / entry.notebook, found)):
+        yield Finding(entry.notebook, "edited", f"run {entry.run_id}: {told}", entry.sequence, entry.run_id)
+
+
 def _files(entries: Sequence[Entry]) -> list[Finding]:
-    """Each record and notebook that the ledger names, held against its digest."""
+    """Each record and notebook that the ledger names, held against its digest; whole ones against what they say."""
     latest = {path: entry for entry in entries for path in (entry.record, entry.notebook) if path}
     being_replaced = {
         str(path): run for run in open_runs() for path in (run.record, _notebook_of(run.record)) if path is not None
     }
     findings = []
+    first: dict[str, Entry] = {}
     for entry in entries:
+        resealed = _resealed(entry, first)
+        findings += [resealed] if resealed else []
+        first.setdefault(entry.run_id, entry)
+        is_whole = latest[entry.record] is entry
         for name, digest in ((entry.record, entry.record_sha256), (entry.notebook, entry.notebook_sha256)):
             if name is None:
                 continue
@@ -219,7 +265,10 @@ def _files(entries: Sequence[Entry]) -> list[Finding]:
                 continue
             finding = _file(entry, name, digest, being_replaced)
             if finding:
+                is_whole = False
                 findings.append(finding)
+        if is_whole:
+            findings += _contents(entry, settings.root())
     return findings
 
 

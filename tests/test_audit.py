@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from orchestra_lib import audit, ledger, record
 from orchestra_lib.errors import RecordError
-from orchestra_lib.evidence import Verdict, canonical_json
+from orchestra_lib.evidence import Source, Verdict, canonical_json, yes_or_no
 from orchestra_lib.lock import process_start
 from orchestra_lib.record import Outcome, Record
 
@@ -77,6 +77,9 @@ def make_run(
             "run_id": run_id,
             "output_notebook": str(output),
             "environment": "local",
+            "rehearsal": True,
+            "evidence": [yes_or_no("rows are equal", Source.MEASURED, True).as_json()] if settled else [],
+            "end_marker": settled,
             "outcome": outcome,
             "verdict": Verdict.REHEARSED if settled else None,
             "exit_code": 0 if settled else None,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from orchestra_lib.bench import processes
 from orchestra_lib.bench.arrivals import poisson
 from orchestra_lib.bench.samples import LoadRun, MakeWorker, Outcome, Sample, load_run, not_sent
+from orchestra_lib.errors import DataError
 
 AsyncWorker = Callable[[int], Awaitable[Outcome]]
 """As ``samples.Worker``, awaited."""
@@ -45,6 +46,20 @@ class Load:
     def arrivals(self) -> NDArray[np.float64]:
         """Intended starts, float64 seconds from the run's start: a Poisson process."""
         return poisson(self.offered_per_second, self.seconds, self.seed)
+
+    def require_kept(self, run: LoadRun) -> None:
+        """Raise DataError unless a run's latencies count from these arrivals: from other ones they are of another load.
+
+        A generator that takes the moment of sending for the intended one hides that a server stood still.
+        """
+        due = self.arrivals()
+        if run.intended.shape == due.shape and np.array_equal(run.intended, due):
+            return
+        moved = int((run.intended != due).sum()) if run.intended.shape == due.shape else due.size
+        raise DataError(
+            f"{moved:,} of {due.size:,} latencies do not count from the moment at which their request was due: the "
+            "schedule was re-based, and what requests waited for is left out"
+        )
 
 
 def run_load(load: Load, make_worker: MakeWorker, *, intended: NDArray[np.float64] | None = None) -> LoadRun:

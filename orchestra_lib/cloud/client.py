@@ -16,7 +16,7 @@ from google.auth.transport.requests import AuthorizedSession
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
-from orchestra_lib.cloud.discovery import Method, document, method, operation_method
+from orchestra_lib.cloud.discovery import Method, document, has_field, method, operation_method
 from orchestra_lib.cloud.refusals import CloudRefused, failed_operation, refusal
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.errors import TargetUnreachable
@@ -58,7 +58,7 @@ class Client:
         """Send one request, once, and return the answer as JSON values.
 
         ``path`` is the resource's, without the API's version. Raises CloudRefused for an error answer, Unanswered when
-        none came, TargetUnreachable when the credentials are refused.
+        none came, TargetUnreachable when the credentials are refused or something else answers.
         """
         found = method(api, method_id)
         arguments = {**found.arguments(path), **(query or {}), **({} if body is None else {"body": dict(body)})}
@@ -75,7 +75,11 @@ class Client:
             raise TargetUnreachable(f"{what}: the credentials are refused ({error}); log in again") from error
         except (OSError, requests.RequestException) as error:
             raise Unanswered(f"{what}: no answer from {self.target!r}: {error or type(error).__name__}") from error
-        return answer if isinstance(answer, dict) else {}
+        if not isinstance(answer, dict):
+            return {}
+        if found.reads_only and found.response:
+            self._require_known(api, found.response, what, answer)
+        return answer
 
     def finish(
         self,
@@ -106,6 +110,14 @@ class Client:
         if current.get("error"):
             raise failed_operation(what, current["error"])
         return current
+
+    def _require_known(self, api: str, schema: str, what: str, answer: Mapping[str, Any]) -> None:
+        """Refuse an answer that has nothing of what was asked for: what agrees to everything is no Google Cloud."""
+        if answer and not any(has_field(api, schema, name) for name in answer):
+            raise TargetUnreachable(
+                f"{what}: {self.target!r} answered with {', '.join(sorted(answer))}, and a {schema} has none of these: "
+                "what listens there is something else; check the endpoint"
+            )
 
     def _look(self, api: str, operation: Mapping[str, Any]) -> dict[str, Any]:
         found, path = _reader(api, operation)

@@ -11,6 +11,7 @@ from orchestra_lib.display import Progress, Table
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory import initial_copy as initial
+from orchestra_lib.memory.compare import compare_live
 from orchestra_lib.memory.copy import CopiedRange, CopyResult, copy, exported_snapshot
 from orchestra_lib.memory.initial_copy import initial_copy, standing
 from orchestra_lib.memory.inventory import Inventory, inventory_checks, inventory_readings, take_inventory
@@ -164,11 +165,12 @@ class MemoryPhase:
         return self.index.measure(self._source)
 
     def read_back(self) -> Table:
-        """Everything once more: AlloyDB as wanted, the quarantine empty, the slot within its limit."""
+        """Everything once more: AlloyDB as wanted, the rows alike, the quarantine empty, the slot within its limit."""
         rows: list[Evidence] = []
         with self._run.step("read back"):
             if self._stores.cloud is not None:
                 rows += self._stores.cloud.read_back()
+            rows.append(self._alike_at_the_end())
             if self._settings.stream.live:
                 rows += self.stream.standing()
         return self._stores.show(rows, "Read back")
@@ -305,6 +307,23 @@ class MemoryPhase:
                 f"{self._settings.copy_.workers} workers, snapshot at LSN {copied.lsn}",
             ),
         )
+
+    def _alike_at_the_end(self) -> Evidence:
+        """Both stores once more: what was compared before may have been changed since."""
+        claim, none, workers = "rows that differ at the end of the run", Bound("==", 0), self._settings.copy_.workers
+        if not self._settings.stream.live:
+            self._stores.need(self._copied, "copy the rows")
+            job = self._stores.move(self._stores.target()).copy_job()
+            again = verify(job, self._copied or (), workers, lambda _: None)
+            named = ", ".join(f"{row.id} is {row.kind}" for row in again.differences[:3])
+            differing = len(again.differences) or len(again.differing_ranges)
+            return Evidence(claim, Source.MEASURED, differing, "rows", none, note=named)
+        source, target = self.stream.stores_compared()
+        with connect(source.address, role="source") as session:
+            cut = key_ranges(session, source.table, self._settings.copy_.ranges)
+        found = compare_live(source, target, cut, workers, self.stream.wait_for, lambda _: None)
+        named = ", ".join(f"{row.id} is {row.kind}" for row in found.differences[:3])
+        return Evidence(claim, Source.MEASURED, len(found.differences), "rows", none, note=named)
 
     def _taken_inventory(self) -> Inventory:
         if self._inventory is None:

@@ -50,7 +50,7 @@ class SourceRelease:
         local = settings.environment.kind == "local"
         self._is_rehearsal = local and settings.memory.source.dsn is None
         roles = list(settings.memory.writers.source or ()) if self._is_rehearsal else []
-        self._names = {"slot": stream.slot, "publication": stream.publication, "schema": _SCHEMA, "roles": roles}
+        self._slot, self._publication, self._roles = stream.slot, stream.publication, roles
         self._table = sql.Identifier(*settings.memory.source.table.split("."))
         self._path = move_journal_path(self._environment, "cutover", local=local)
         self._swaps = [] if settings.memory.target.dsn else [swap_journal(settings, one) for one in _INDEX_PHASES]
@@ -85,10 +85,8 @@ class SourceRelease:
         found = self._there()
         if self._source is not None and found:
             with connect(self._source, role="source") as session:
-                drop_slot(session, self._names["slot"])
-                session.execute(
-                    sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(self._names["publication"]))
-                )
+                drop_slot(session, self._slot)
+                session.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(self._publication)))
                 session.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(_SCHEMA)))
                 self._clear_rehearsal(session, [name for kind, name in found if kind == "role on the source"])
         return len(found)
@@ -107,8 +105,9 @@ class SourceRelease:
     def _there(self) -> list[tuple[str, str]]:
         if self._source is None:
             return []
+        names = {"slot": self._slot, "publication": self._publication, "schema": _SCHEMA, "roles": self._roles}
         with connect(self._source, role="source") as session:
-            found: list[tuple[str, str]] = session.execute(_THERE, self._names).fetchall()
+            found: list[tuple[str, str]] = session.execute(_THERE, names).fetchall()
             rows = self._rehearsal_rows(session)
         return [*found, ("rows on the source", f"{rows:,} rows")] if rows else found
 

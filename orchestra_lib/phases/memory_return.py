@@ -80,10 +80,13 @@ class WritersReturn:
         return CutoverJournal(self._path).live() or SOURCE
 
     @cached_property
+    def _stores(self) -> Stores:
+        return Stores(self._run)
+
+    @cached_property
     def _steps(self) -> CutoverSteps:
-        stores = Stores(self._run)
-        load = RehearsalLoad(stores)
-        return CutoverSteps(stores, load, StreamSteps(stores, load, None))
+        load = RehearsalLoad(self._stores)
+        return CutoverSteps(self._stores, load, StreamSteps(self._stores, load, None))
 
     def _obstacle(self) -> str:
         """Why the writers cannot be brought back; empty when they can."""
@@ -96,6 +99,6 @@ class WritersReturn:
         """Rows on the target that carry a later time than the cutover's end; deletions leave none."""
         switched = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)  # its journal's last line
         statement = sql.SQL("SELECT count(*) FROM {} WHERE updated_at >= %s").format(sql.Identifier(TARGET_TABLE))
-        with connect(Stores(self._run).target(), role="target") as session:
+        with connect(self._stores.target(), role="target") as session:
             row = session.execute(statement, [switched]).fetchone()
         return int(row[0]) if row else 0

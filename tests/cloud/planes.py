@@ -85,6 +85,8 @@ def settled(plane: Plane, project: str) -> dict[str, Any]:
 
 def is_there(key: str, body: Any) -> bool:
     """Whether a resource counts as being there: deleted ones stay in sight for a while."""
+    if body.get("billingAccountName") == "":
+        return False  # a project whose billing was taken away again has none, as before
     return "/deletedServiceAccounts/" not in key and not {body.get("state"), body.get("lifecycleState")} & _GONE
 
 
