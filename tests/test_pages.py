@@ -18,6 +18,7 @@ from orchestra_lib.display.renderer import PLOTLY, SVG
 from orchestra_lib.evidence import Bound, Evidence, Source, Verdict
 from orchestra_lib.pages.difference import difference
 from orchestra_lib.record import Outcome, Record
+from orchestra_lib.settings import root
 
 LOADS = {
     "script": "src",
@@ -69,6 +70,7 @@ def sealed(home: Path, run_id: str = "run-one", **stated: Any) -> Path:
 def made(run_id: str = "run-one", notebook: Path | None = None, recall: float = 0.97, **stated: Any) -> Record:
     run = record.open_record("03_memory", notebook, None, run_id)
     run.outcome, run.verdict, run.exit_code, run.operator = Outcome.COMPLETED, Verdict.REHEARSED, 0, "ada <a@b.c>"
+    run.rehearsal, run.end_marker = True, True
     run.environment, run.duration_seconds, run.ended = "local", 61.5, run.started + timedelta(seconds=61.5)
     run.evidence = [Evidence("recall & more", Source.MEASURED, recall, "", Bound(">=", 0.95)).as_json()]
     for name, value in stated.items():
@@ -196,6 +198,23 @@ def test_a_folder_that_cannot_be_made_is_said(home: Path, capsys: pytest.Capture
     (home / "file").touch()
     assert cli.main(["runs", "--html", str(home / "file" / "pages")]) == 1
     assert "cannot be made: Not a directory; choose another folder" in capsys.readouterr().err
+
+
+SAMPLE = root() / "docs" / "sample-run"
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="docs/sample-run has not been made: scripts/sample_run.sh")
+def test_the_committed_sample_is_as_it_was_sealed_small_and_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRA_RUNS_DIR", str(SAMPLE / "runs"))
+    found = audit.verify()
+    assert [str(finding) for finding in found.findings if not finding.is_note] == []
+    assert found.entries > 0
+    files = [path for path in SAMPLE.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5_000_000
+    for path in SAMPLE.glob("**/*.html"):
+        loaded = Loaded()
+        loaded.feed(path.read_text())
+        assert [one for one in loaded.addresses if "//" in one] == [], path.name
 
 
 # --- two runs of one runbook ------------------------------------------------------------------------------------------
