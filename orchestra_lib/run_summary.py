@@ -62,18 +62,18 @@ def _table(ended: Sequence[Ended]) -> Iterator[str]:
 
 def _row(run: Ended) -> tuple[str, str, str, str, str]:
     took = f"{int(run.seconds) // 60}:{int(run.seconds) % 60:02d}"
-    key = _key(run)
+    key = key_row(run.record)
     if key is None:
         return run.runbook, _verdict(run), "-", "-", took
     number = f"{str(key['claim'])[:_NUMBER_AND_TARGET]}: {value_text(key['value'], str(key['unit']))}"
     return run.runbook, _verdict(run), number, bound_text(str(key["target"])), took
 
 
-def _key(run: Ended) -> dict[str, object] | None:
+def key_row(found: Record | None) -> dict[str, object] | None:
     """The row that says most about a run: one that is red, else the one that its phase is known by."""
-    judged = [row for row in (run.record.evidence if run.record else ()) if row["verdict"] != "NOTED" and row["target"]]
+    judged = [row for row in (found.evidence if found else ()) if row["verdict"] != "NOTED" and row["target"]]
     red = [row for row in judged if row["verdict"] not in _GREEN]
-    starts = _KEY_CLAIMS.get(run.runbook[:2], ())
+    starts = _KEY_CLAIMS.get(found.runbook[:2], ()) if found else ()
     known = (row for start in starts for row in judged if str(row["claim"]).startswith(start))
     return red[0] if red else next(known, judged[0] if judged else None)
 

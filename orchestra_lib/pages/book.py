@@ -18,7 +18,8 @@ from orchestra_lib.pages import notebook
 from orchestra_lib.pages.difference import difference
 from orchestra_lib.pages.markup import duration, mark, moment, page, said, table
 from orchestra_lib.pages.reading import Run, read
-from orchestra_lib.pages.run_page import key_row, number, run_page
+from orchestra_lib.pages.run_page import number, run_page
+from orchestra_lib.run_summary import key_row
 
 _PAGES = "pages"
 _HEADINGS = (

@@ -37,14 +37,6 @@ def run_page(run: Run, figures: Sequence[Figure]) -> str:
     return "".join(parts)
 
 
-def key_row(record: Record) -> Mapping[str, Any] | None:
-    """The row that says most about a run: the first red one, else the first that was judged by a number."""
-    judged = [row for row in _judged(record) if row["target"]]
-    red = [row for row in judged if _is_red(row)]
-    measured = [row for row in judged if str(row["target"]) not in ("== 1", "== 0")]
-    return next(iter([*red, *measured, *judged]), None)
-
-
 def number(row: Mapping[str, Any]) -> str:
     """The value of a row of evidence, with its unit, as text."""
     return value_text(row["value"], str(row["unit"]))
