@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import plotly.graph_objects as go
 from psycopg import sql
 
 from orchestra_lib import audit, stream_process
+from orchestra_lib.append_only import whole_lines
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.database import connect
 from orchestra_lib.display import Table, evidence_table
 from orchestra_lib.display.schedule import schedule_figure
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
-from orchestra_lib.memory.cutover_journal import CutoverJournal
+from orchestra_lib.memory.cutover_journal import CutoverJournal, Outcome
 from orchestra_lib.memory_target import writers
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.api import ApiPhase
@@ -127,9 +129,8 @@ class FinalizationPhase:
     def switch_writers(self) -> Table:
         """Let the writers write on the new store, for good; a rehearsal's own writer judges that nothing is lost."""
         self._work.publish_freeze()
-        if self._cutover.live == TARGET:
-            return self._cutover.switch_over()
-        self._load.start()
+        if self._cutover.live == SOURCE:
+            self._load.start()
         table = self._cutover.switch_over()
         if self._load.is_running:
             time.sleep(_WRITES_ON_SECONDS)
@@ -324,10 +325,18 @@ class FinalizationPhase:
             ).fetchall()
         return {str(name): int(count) for name, count in rows}
 
+    def _cutover_day(self) -> date:
+        """The day of the last cutover that was done: a run that only hands over anew begins no new retention."""
+        path, at = self._stores.journal("cutover"), ""
+        for line in whole_lines(path):
+            entry = json.loads(line)
+            at = entry["at"] if entry.get("outcome") == Outcome.DONE else at
+        return datetime.fromisoformat(at).date() if at else datetime.now(UTC).date()
+
     def _retirement(self) -> Retirement:
         stream, secrets = self._settings.memory.stream, self._settings.secrets
         return retirement(
-            datetime.now(UTC).date(),
+            self._cutover_day(),
             self._settings.finalization.retention_days,
             f"{stream.slot}_return",
             secrets.source_dsn if secrets else "",

@@ -132,7 +132,9 @@ class StoreAgain:
         budget = int(in_force.get("context-tokens") or wanted.context.tokens or _USUAL_BUDGET_TOKENS)
         order = in_force.get("context-order", RETRIEVED)
         queries = self._serving.queries()
-        texts = [query.text for query in self._corpus.queries] if self._corpus else [""] * len(queries)
+        asks_corpus = self._corpus is not None and self._settings.memory.tuning.replay is None
+        # Logged queries are vectors without words: they are packed in the order in which they are found.
+        texts = [query.text for query in self._corpus.queries] if self._corpus and asks_corpus else [""] * len(queries)
         store = Store(TARGET_TABLE, self._settings.memory.index.opclass, wanted.context.candidates)
         with connect(self._address, role="memory") as session:
             found = retrieve(session, store, queries.vectors, range(len(queries)))
