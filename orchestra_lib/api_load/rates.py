@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from orchestra_lib.api_load.forms import Form
@@ -14,6 +15,7 @@ from orchestra_lib.bench.statistics import Estimate
 
 MOST_IN_FLIGHT = 256
 _WARM_SECONDS = 1.0
+_ATTEMPTS = 2
 _HTTP1, _HTTP2 = "HTTP/1.1", "HTTP/2"
 
 
@@ -44,20 +46,22 @@ def measure_rates(workload: Workload, form: Form) -> RatesMeasured:
     both = speaks_http2(workload.base_url)
     workload.offer(Load(min(form.rates), _WARM_SECONDS, 0, MOST_IN_FLIGHT))
     found = [
-        _at_rate(replace(workload, http2=http2), rate, form.rate_seconds, seed)
+        _at_rate(replace(workload, http2=http2), rate, form, seed)
         for http2 in ((False, True) if both else (False,))
         for seed, rate in enumerate(sorted(form.rates), start=1)
     ]
     return RatesMeasured(tuple(found), both, where)
 
 
-def _at_rate(workload: Workload, rate: float, seconds: float, seed: int) -> AtRate:
-    run = workload.offer(Load(rate, seconds, seed, MOST_IN_FLIGHT))
-    return AtRate(
-        _HTTP2 if workload.http2 else _HTTP1,
-        rate,
-        run.offered_per_second,
-        run.achieved_per_second,
-        by_kind(workload, run),
-        lag_p95_ms(run),
-    )
+def _at_rate(workload: Workload, rate: float, form: Form, seed: int) -> AtRate:
+    """One rate, for twice as long as long as some p95 is without an upper end: requests that queue together say less
+    than as many that do not."""
+    seconds = max(form.rate_seconds, form.fewest * len(workload.kinds) / rate)
+    for _ in range(_ATTEMPTS):
+        run = workload.offer(Load(rate, seconds, seed, MOST_IN_FLIGHT))
+        kinds = by_kind(workload, run)
+        if all(math.isfinite(one.p95_ms.high) or one.failed for one in kinds):
+            break
+        seconds *= 2
+    protocol = _HTTP2 if workload.http2 else _HTTP1
+    return AtRate(protocol, rate, run.offered_per_second, run.achieved_per_second, kinds, lag_p95_ms(run))

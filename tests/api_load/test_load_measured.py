@@ -24,7 +24,7 @@ from orchestra_lib.evidence import Source, Verdict
 # 200 a second: one at a time, each for five milliseconds.
 ONE_AT_A_TIME = {"AT_ONCE": 1, "SECONDS": 0.005}
 FORM = replace(
-    SHORT, rates=(20.0, 60.0), rate_seconds=0.8, first_rate=40.0, step_seconds=0.6, saturation_seconds=5.0,
+    SHORT, rates=(20.0, 60.0), rate_seconds=0.8, fewest=4, first_rate=40.0, step_seconds=0.6, saturation_seconds=5.0,
     calm_seconds=0.2, overload_seconds=0.6, after_seconds=1.4, level_seconds=0.4, levels=(1, 4, 8, 60),
 )  # fmt: skip
 
