@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles requirements.txt, tests/requirements.txt and the API's from pyproject.toml. Needs uv (pip install uv).
+# Compiles requirements.txt, tests/requirements.txt, the API's and Apache Beam's from pyproject.toml. Needs uv
+# (pip install uv).
 #
 #   scripts/compile_pins.sh             keeps the pins that still fit
 #   scripts/compile_pins.sh --upgrade   takes the newest of everything
@@ -29,6 +30,11 @@ compile --extra gcp --extra dev --constraint "$scratch/run.txt" "$@" --output-fi
 # What the memory API's container has: a part of the first, in the same versions.
 compile --group service --constraint "$scratch/run.txt" --output-file "$scratch/service.txt"
 cp "$scratch/service.txt" orchestra_lib/service/requirements.txt
+
+# Apache Beam's environment: its pins fit none of the others, so they are compiled alone.
+[[ ! -e requirements-dataflow.txt ]] || cp requirements-dataflow.txt "$scratch/dataflow.txt"
+compile --group dataflow "$@" --output-file "$scratch/dataflow.txt"
+cp "$scratch/dataflow.txt" requirements-dataflow.txt
 
 {
     cat "$scratch/run.txt"
