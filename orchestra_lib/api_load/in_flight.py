@@ -8,6 +8,7 @@ https://cloud.google.com/run/docs/about-concurrency
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ def limit_within(concurrency: int) -> int:
     https://cloud.google.com/run/docs/about-instance-autoscaling
     """
     return max(1, int(_LIMIT_SHARE * concurrency))
+
+
+def concurrency_for(limit: int) -> int:
+    """The least concurrency with which the service takes so many before it refuses."""
+    return next(concurrency for concurrency in itertools.count(limit) if limit_within(concurrency) >= limit)
 
 
 def sweep(workload: Workload, form: Form) -> Sweep:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from orchestra_lib.api_load.in_flight import limit_within
+from orchestra_lib.api_load.in_flight import concurrency_for, limit_within
 from orchestra_lib.rollout.service import RunService, Share, revision_name
 
 _LIMIT = "ORCHESTRA_API_MAX_IN_FLIGHT"
@@ -36,6 +36,11 @@ def with_scaling(template: Mapping[str, Any], *, concurrency: int, least: int, m
         "maxInstanceRequestConcurrency": concurrency,
         "scaling": {"minInstanceCount": least, "maxInstanceCount": most},
     }
+
+
+def with_room_for(template: Mapping[str, Any], in_flight: int) -> dict[str, Any]:
+    """A template of one instance that refuses nothing up to so many requests at once, for a sweep."""
+    return with_scaling(template, concurrency=concurrency_for(in_flight), least=1, most=1)
 
 
 def _limited(container: Mapping[str, Any], limit: int) -> dict[str, Any]:

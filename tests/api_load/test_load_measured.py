@@ -10,7 +10,7 @@ import pytest
 from http2_server import Http2
 
 from orchestra_lib.api_load.forms import SHORT
-from orchestra_lib.api_load.in_flight import limit_within, sweep
+from orchestra_lib.api_load.in_flight import concurrency_for, limit_within, sweep
 from orchestra_lib.api_load.overload import overload
 from orchestra_lib.api_load.protocol import speaks_http2
 from orchestra_lib.api_load.rates import measure_rates
@@ -113,6 +113,7 @@ def test_the_sweep_finds_the_knee_and_the_most_in_flight_that_keep_the_goals(wor
 
 def test_the_services_own_limit_is_below_what_an_instance_gets():
     assert [limit_within(n) for n in (1, 2, 10, 80, 1_000)] == [1, 1, 9, 72, 900]
+    assert [concurrency_for(n) for n in (1, 9, 72, 120)] == [1, 10, 80, 134]
 
 
 def test_what_is_refused_in_peace_is_not_measured(workload):

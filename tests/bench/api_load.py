@@ -47,7 +47,7 @@ from orchestra_lib.api_load.tables import (
     saturation_table,
     sweep_table,
 )
-from orchestra_lib.api_load.trial import tagged_revision, with_scaling
+from orchestra_lib.api_load.trial import tagged_revision, with_room_for, with_scaling
 from orchestra_lib.api_load.workload import Kind, Workload
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.target import Target
@@ -117,8 +117,7 @@ def measure(api: Deployed, form: Form) -> None:
     show(saturation_table(saturation), saturation_evidence(saturation, source))
     loaded = overload(api.workload, saturation, form)
     show(overload_table(loaded), overload_evidence(loaded, source))
-    roomy = with_scaling(api.template, concurrency=2 * max(form.levels), least=1, most=1)
-    with tagged_revision(api.service, roomy, "sweep") as (uri, _):
+    with tagged_revision(api.service, with_room_for(api.template, max(form.levels)), "sweep") as (uri, _):
         swept = sweep(api.workload.at(uri), form)
     show(sweep_table(swept), sweep_evidence(swept, CONCURRENCY, source))
     firsts = []
