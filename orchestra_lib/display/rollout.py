@@ -30,7 +30,6 @@ def rollout_figure(steps: Sequence[ShownStep], deploy_seconds: float, limit: flo
         now += step.shift_seconds
         seconds += [now, now + step.gate_seconds]
         shares += [step.percent, step.percent]
-        figure.add_vrect(x0=now, x1=now + step.gate_seconds, fillcolor="#999", opacity=0.12, line_width=0, row=1, col=1)
         now += step.gate_seconds
     for name, values, colour in (("new revision", shares, _GREEN), ("old", [100 - one for one in shares], _BLUE)):
         line = {"color": colour, "shape": "hv", "width": 2}
@@ -45,14 +44,11 @@ def rollout_figure(steps: Sequence[ShownStep], deploy_seconds: float, limit: flo
         hovertemplate="at %{x}: %{y:.2f}<extra></extra>",
     )
     figure.add_trace(bars, row=2, col=1)
-    figure.add_hline(
-        y=limit,
-        line={"color": _LIMIT, "dash": "dash"},
-        row=2,
-        col=1,
-        annotation_text=f"the gate closes above {limit:g}",
+    edge = go.Scatter(
+        x=labels, y=[limit] * len(labels), mode="lines", name=f"the gate closes above {limit:g}", line={"color": _LIMIT}
     )
-    figure.update_xaxes(title_text="seconds since the deployment began (grey: a gate)", row=1, col=1)
+    figure.add_trace(edge, row=2, col=1)
+    figure.update_xaxes(title_text="seconds since the deployment began", row=1, col=1)
     figure.update_yaxes(title_text="% of the traffic", range=[-4, 104], row=1, col=1)
     figure.update_xaxes(title_text="the new revision's share", row=2, col=1)
     figure.update_yaxes(title_text="latency, new / old", rangemode="tozero", row=2, col=1)

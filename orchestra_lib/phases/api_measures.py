@@ -16,9 +16,9 @@ from orchestra_lib.api_load import report, tables
 from orchestra_lib.api_load.cold_start import FirstRequests, LocalFront, first_requests
 from orchestra_lib.api_load.forms import LONG, SHORT, Form
 from orchestra_lib.api_load.in_flight import sweep
-from orchestra_lib.api_load.overload import overload
+from orchestra_lib.api_load.overload import FACTOR, Overload, overload
 from orchestra_lib.api_load.rates import RatesMeasured, measure_rates
-from orchestra_lib.api_load.saturation import find_saturation
+from orchestra_lib.api_load.saturation import Saturation, find_saturation
 from orchestra_lib.api_load.trial import tagged_revision, with_scaling
 from orchestra_lib.api_load.workload import Kind, Workload
 from orchestra_lib.display import Progress, Table
@@ -107,7 +107,7 @@ class Measures:
         )
         if self._settings.api_load.long:
             self._sweep(concurrency)
-        return tables.overload_table(overloaded)
+        return _limits_table(saturated, overloaded)
 
     def _sweep(self, asked: int) -> None:
         template = with_scaling(self._template, concurrency=max(self._form.levels), least=1, most=1)
@@ -138,3 +138,25 @@ class Measures:
             Kind("memory retrieval", self._memories.retrievals, goals.memory_retrieval_p95_ms),
         )
         return Workload(uri, kinds, lambda: self._caller.headers(uri)).learnt()
+
+
+def _limits_table(found: Saturation, overloaded: Overload) -> Table:
+    """Every rate that was offered to the one instance, in order."""
+    steps = [
+        (
+            f"{step.stated_per_second:.0f}",
+            f"{step.achieved_per_second:.0f}",
+            *(str(seen.p95_ms) for seen in step.kinds),
+            "keeps every goal" if step.holds else step.reason,
+        )
+        for step in found.steps
+    ]
+    during, recovery = overloaded.during, overloaded.recovery_seconds
+    answered = str(overloaded.answered.p95_ms) if overloaded.answered else "–"
+    refused = f"{during.shed} of {during.requests} refused and told when to come again; p95 of the others {answered}"
+    back = "not quick again" if recovery is None else f"quick again after {recovery:.1f} s"
+    twice = (f"{overloaded.offered_per_second:.0f}", f"{overloaded.answered_per_second:.0f}", "", "", refused)
+    calm = ("half of what it bears", "", *(str(seen.p95_ms) for seen in overloaded.after), back)
+    kinds = [f"p95 of {seen.kind}, ms" for seen in overloaded.after]
+    caption = f"One instance, {FACTOR:g} times what it bears, and calm again · {report.where_text(found.environment)}"
+    return Table(("offered/s", "answered/s", *kinds, ""), [*steps, twice, calm], caption)

@@ -202,14 +202,14 @@ def _table(done: Rollout) -> Table:
     rows = [
         (
             f"{one.percent} %",
-            f"{one.shift_seconds:.2f} s",
-            f"{one.gate_seconds:.2f} s",
+            f"{one.shift_seconds:.2f}",
+            f"{one.gate_seconds:.2f}",
             *(row.value for row in one.rows),
         )
         for one in done.steps
     ]
     headings = (
-        "new revision's share", "shift", "gate", "answers that differ", "failed by the new one alone",
+        "new revision's share", "shift, s", "gate, s", "answers that differ", "failed by the new one alone",
         "latency, new / old, upper end", "failed share of the service",
     )  # fmt: skip
     return Table(headings, rows, f"{done.green} took over from {done.blue}")
