@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestra_lib import audit, lab, migrate, paths
+from orchestra_lib import audit, lab, migrate, paths, settings
 from orchestra_lib.errors import OrchestraError, ParameterError
 from orchestra_lib.local import program as local_program
 from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
@@ -139,19 +139,28 @@ def _rollback(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from orchestra_lib.cloud.standing import standings  # Google's clients take a second to import
+    from orchestra_lib.validation.sealed import latest_runs
 
     last = {entry.runbook: entry for entry in audit.entries()}
     local = local_program.state()
     resources = standings(options.environment, read_live=options.drift)
+    counted = latest_runs(options.environment, rehearsal=settings.load(options.environment).environment.kind == "local")
+    reasons = {name: run.reasons for name, run in counted.items() if run.reasons}
     if options.json:
         phases = {name: json.loads(entry.model_dump_json()) for name, entry in sorted(last.items())}
-        told = {"phases": phases, "resources": [asdict(row) for row in resources], "local": local.as_dict()}
+        told = {
+            "phases": phases,
+            "resources": [asdict(row) for row in resources],
+            "local": local.as_dict(),
+            "not_counted": reasons,
+        }
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
         return 0
     for runbook in migrate.runbooks():
         entry = last.get(runbook.stem)
         told_run = f"{entry.outcome}, {entry.verdict}, {entry.at[:16]}" if entry else "never run"
         sys.stdout.write(f"{runbook.stem:20} {told_run}\n")
+        sys.stdout.writelines(f"    does not count: {reason}\n" for reason in reasons.get(runbook.stem, ()))
     for row in resources:
         sys.stdout.write(f"{f'phase {row.phase}':20} {row.resources} resources{_told_drift(row.drifted)}\n")
         sys.stdout.writelines(f"    {line}\n" for line in row.drifted or ())

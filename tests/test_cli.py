@@ -14,6 +14,7 @@ from small_runbooks import CLOSE, GOOD, OPEN, PARAMETERS
 
 from orchestra_lib import cli, migrate, record, settings
 from orchestra_lib.errors import ParameterError
+from orchestra_lib.evidence import Source, yes_or_no
 from orchestra_lib.runbook import Runbook
 
 REAL_PARAMETERS = settings.root() / "parameters"
@@ -100,7 +101,7 @@ def test_before_the_first_run_every_command_says_so(said) -> None:
     code, out, _ = said("status", "--json")
     assert code == 0
     told = json.loads(out)
-    assert set(told) == {"phases", "resources", "local"}
+    assert set(told) == {"phases", "resources", "local", "not_counted"}
     assert (told["phases"], told["resources"], told["local"]["databases"]) == ({}, [], {})
     code, out, _ = said("audit", "verify", "--json")
     assert (code, json.loads(out)) == (0, {"ok": True, "entries": 0, "findings": []})
@@ -120,6 +121,19 @@ def test_a_sealed_run_is_listed_and_is_the_last_of_its_phase(said, refused_run: 
     assert (last["run_id"], last["outcome"], last["exit_code"]) == (refused_run.run_id, "refused", 2)
     assert "03_memory            refused, FAIL, " in said("status")[1]
     assert said("audit", "verify")[:2] == (0, "1 entries, every file as it was sealed\n")
+
+
+def test_a_phase_that_was_rolled_back_is_not_shown_as_done(said, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, parameters in (("03_memory", {}), ("99_rollback", {"phase": "03"})):
+        run = Runbook.open(name, **parameters)
+        run.add(yes_or_no("rows are equal", Source.MEASURED, True))
+        run.verify()
+        run.close()
+        capsys.readouterr()
+        is_undone = name == "99_rollback"
+        told, machine_told = said("status")[1], json.loads(said("status", "--json")[1])
+        assert ("    does not count: undone by run " in told) is is_undone
+        assert ("03_memory" in machine_told["not_counted"]) is is_undone
 
 
 @pytest.mark.parametrize("damage", ["altered", "removed"])

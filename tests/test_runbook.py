@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -65,7 +67,7 @@ def through(run: Runbook, *rows: Evidence) -> None:
     run.plan(PLAN)
     run.approve(PLAN)
     run.apply(PLAN)
-    run.add(*rows)
+    run.add(*(replace(row, at=datetime.now(UTC)) for row in rows))  # a row older than its run is not its own
 
 
 def saved(run: Runbook) -> Record:

@@ -9,6 +9,7 @@ import pytest
 from alloydb_planes import Cluster, Planes
 from google.oauth2.credentials import Credentials
 from psycopg import sql
+from state_portrait import database_portrait, state_hash
 from stores import fill
 
 from orchestra_lib.cloud.client import Client
@@ -88,6 +89,31 @@ def test_a_restore_brings_back_the_rows_of_the_moment_and_leaves_nothing_behind(
     assert clusters.get(f"{live.name}-drill") is None
     assert tables(live) == {"memories"}
     assert journal.open(point_in_time.DRILL) is None
+
+
+def test_the_state_of_a_moment_is_the_state_of_what_is_restored_to_it(
+    live: Cluster, clusters: Clusters, address: Address
+) -> None:
+    """The strategy's procedure for the memory: point-in-time recovery with transaction logs."""
+    before = database_portrait(address(live.primary))
+    with live.session() as session:
+        moment = session.execute("SELECT pg_sleep(0.2), clock_timestamp(), pg_sleep(0.2)").fetchone()[1]
+        session.execute("CREATE TABLE accident AS SELECT id FROM memories")
+        session.execute("UPDATE memories SET content = 'overwritten' WHERE id < 'id-00000050'")
+        session.execute("DELETE FROM memories WHERE id > 'id-00000100'")
+    damaged = database_portrait(address(live.primary))
+    restored = f"{live.name}-before"
+    try:
+        instance = clusters.restore(live.name, live.primary, restored, moment)
+        assert state_hash(database_portrait(address(instance))) == state_hash(before)
+        assert state_hash(damaged) != state_hash(before)
+        assert database_portrait(address(live.primary)) == damaged, "what is live is not touched"
+    finally:
+        clusters.delete(restored)
+        with live.session() as session:
+            session.execute("DROP TABLE accident")
+            session.execute("TRUNCATE memories")
+        fill(address(live.primary), ROWS)
 
 
 def test_a_restored_cluster_that_a_killed_drill_has_left_is_deleted_by_the_next_run(

@@ -58,17 +58,26 @@ def journal(tmp_path: Path) -> RolloutJournal:
     return RolloutJournal(tmp_path / "rollouts.jsonl")
 
 
+def answered(service):
+    """What a client gets, and from whom."""
+    got = httpx.get(service.uri(), trust_env=False, timeout=20)
+    return got.status_code, got.json(), [share.percent for share in service.shares() if share.percent]
+
+
 def test_a_revision_that_answers_alike_takes_over_and_goes_back_in_one_call(bench, journal):
     service, template = bench.service(), bench.template(GREETING="new")
     blue = service.serving()
     assert not is_served(service, template)
+    before = answered(service)
     with Load(service.uri()) as load:
         done = roll_out(service, template, ASKED, GATE, journal, Source.REHEARSED)
         assert (done.blue, service.serving()) == (blue, done.green)
+        assert answered(service) != before
         asked = time.perf_counter()
         seconds = redirect(service, blue)
         back = time.perf_counter()
         time.sleep(0.2)
+    assert answered(service) == before, "the strategy's procedure: traffic goes back at once, and all is as it was"
     assert {status for _, status, _ in load.answers} == {200}, "nobody notices"
     assert {revision for sent, _, revision in load.answers if sent > back} == {blue}
     assert {revision for sent, _, revision in load.answers if sent < asked} == {blue, done.green}

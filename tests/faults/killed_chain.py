@@ -1,0 +1,224 @@
+"""The chain of runbooks killed at random moments and resumed: it ends in the same evidence as one that nobody killed.
+
+.venv/bin/python tests/faults/killed_chain.py [--kills 20] [--seed 1] [--until 07] [--rows 3000]
+
+First the chain runs undisturbed, in a home of its own. Then, in another, it is killed by SIGKILL with everything that
+it has started (papermill, kernels, the rehearsal's writer, the stream's process), after a time drawn from that of the
+undisturbed one; the local target's servers live on, as Google Cloud does. It is resumed at the phase that was cut off
+and killed again, until it comes to its end; then it begins anew in a fresh home, until there have been as many kills as
+were asked for. Compared are, phase by phase, the claims, their bounds and their verdicts, and the values of those that
+have to be exactly something. Exits with 1 when an end differs or ``audit verify`` finds something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_HOME = "orchestra-killed-chain-"
+_FRACTION_LEFT_ALONE = 0.02  # of the chain's time: interpreters are still starting
+_LINES_SHOWN = 12
+
+Evidence = Mapping[str, tuple[str, ...]]
+"""Runbook -> its judged rows, as lines."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How the chain is run: in which home, up to which phase, with which parameters."""
+
+    home: Path
+    until: str
+    parameters: Sequence[str]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of a command that runs in this home."""
+        dropped = ("ORCHESTRA_HOME", "ORCHESTRA_OVERWRITE")
+        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        moved = {"ORCHESTRA_STATE_DIR": self.home / "state", "ORCHESTRA_RUNS_DIR": self.home / "runs"}
+        return {**kept, **{name: str(path) for name, path in moved.items()}}
+
+    def library(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command of the library, to its end."""
+        command = [sys.executable, "-m", "orchestra_lib", *arguments]
+        return subprocess.run(command, env=self.variables, capture_output=True, text=True, check=False)
+
+    def start(self, first: str) -> subprocess.Popen[bytes]:
+        """The chain from a phase on, in a session of its own."""
+        command = [sys.executable, "-m", "orchestra_lib", "migrate", "--from", first, "--until", self.until]
+        log = (self.home / "chain.log").open("ab")
+        return subprocess.Popen(
+            [*command, *self.parameters], env=self.variables, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def reached(self) -> dict[str, dict[str, object]]:
+        """Runbook -> its last settled entry of the ledger."""
+        path = self.home / "runs" / "ledger.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {entry["runbook"]: entry for entry in map(json.loads, lines)}
+
+    def evidence(self) -> Evidence:
+        """What each runbook's last run has shown."""
+        found = {}
+        for runbook, entry in self.reached().items():
+            rows = json.loads(Path(str(entry["record"])).read_text())["evidence"]
+            found[runbook] = tuple(sorted({_line(row) for row in rows if row["verdict"] != "NOTED"}))
+        return found
+
+
+def _line(row: Mapping[str, object]) -> str:
+    """A judged row without what chance decides: the value counts where it has to be exactly something."""
+    target = str(row["target"])
+    value = f" {row['value']}" if target.startswith("==") else ""
+    return f"{row['verdict']} {row['claim']}{value}, {target}"
+
+
+def undisturbed(chain: Chain) -> tuple[float, Evidence]:
+    """Run it to its end; how many seconds that took, and what it has shown. Raises RuntimeError when it fails."""
+    began = time.monotonic()
+    if chain.start("00").wait():
+        raise RuntimeError(f"the chain fails by itself: see {chain.home / 'chain.log'}")
+    return time.monotonic() - began, chain.evidence()
+
+
+def killed(chain: Chain, seconds: float, kills: int, draw: random.Random) -> tuple[int, list[str]]:
+    """Kill it up to ``kills`` times and let it come to its end; how often it was killed, and where."""
+    first, where = "00", list[str]()
+    while True:
+        process = chain.start(first)
+        wait = draw.uniform(_FRACTION_LEFT_ALONE, 1.0) * seconds if len(where) < kills else None
+        try:
+            code = process.wait(wait)
+        except subprocess.TimeoutExpired:
+            _kill(process.pid, chain.home)
+            process.wait()
+            chain.library("runs")  # a later command finds out what was cut off
+            first = _first_open(chain)
+            where.append(f"{wait:.0f} s, in {first}")
+            continue
+        kills = len(where)
+        if code:
+            where.append(f"then FAILED by itself with {code} in {_first_open(chain)}")
+        return kills, where
+
+
+def _first_open(chain: Chain) -> str:
+    """The phase to go on with: the first that has not completed."""
+    notebooks = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("0[0-7]_*.ipynb"))
+    done = {name for name, entry in chain.reached().items() if entry["outcome"] == "completed"}
+    return next((path.name[:2] for path in notebooks if path.stem not in done), chain.until)
+
+
+def _kill(pid: int, home: Path) -> None:
+    """SIGKILL for the chain and everything of it, but for the local target's servers."""
+    found = {one.pid: one for one in _of(pid, home)}
+    for one in found.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(found.values(), timeout=20)
+
+
+def _of(pid: int, home: Path) -> list[psutil.Process]:
+    chain = psutil.Process(pid)
+    own = [chain, *chain.children(recursive=True)]
+    loose = [one for one in psutil.process_iter(["cmdline"]) if _is_loose(one.info["cmdline"] or (), home)]
+    return [one for one in (*own, *loose) if not _is_server(one)]
+
+
+def _is_loose(command: Sequence[str], home: Path) -> bool:
+    """Whether it is a process that the chain has started and that has outlived its parent: its stream, its writer."""
+    words = " ".join(command)
+    return str(home) in words and ("rehearsal.writer" in words or "orchestra_lib stream" in words)
+
+
+def _is_server(one: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        words = " ".join(one.cmdline())
+        return any(name in words for name in ("orchestra_lib.local", "postgres", "local.alloydb", "local.run"))
+    return False
+
+
+def compare(wanted: Evidence, found: Evidence) -> list[str]:
+    """In which phases the evidence differs, each with its lines."""
+    problems = []
+    for runbook in sorted(wanted):
+        there, here = set(wanted[runbook]), set(found.get(runbook, ()))
+        lines = [*(f"- {line}" for line in sorted(there - here)), *(f"+ {line}" for line in sorted(here - there))]
+        if lines:
+            problems.append("\n      ".join([f"{runbook} differs:", *lines[:_LINES_SHOWN]]))
+    return problems
+
+
+@contextlib.contextmanager
+def _home(until: str, parameters: Sequence[str]):
+    directory = Path(tempfile.mkdtemp(prefix=_HOME))
+    directory.chmod(0o755)  # the servers' own user must be able to enter
+    chain = Chain(directory, until, parameters)
+    try:
+        yield chain
+    finally:
+        chain.library("stream", "stop")
+        chain.library("local", "down")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main() -> int:
+    """One line a chain, and a summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--each", type=int, default=5, help="kills of one chain before it may come to its end")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--until", default="07")
+    parser.add_argument("--rows", default="3000")
+    options = parser.parse_args()
+    parameters = ["-p", "rows", options.rows]
+    if options.until >= "03":
+        parameters += ["-p", "lists", "100", "-p", "budget_seconds", "10"]
+    else:
+        parameters = []
+    with _home(options.until, parameters) as chain:
+        seconds, wanted = undisturbed(chain)
+    print(
+        f"undisturbed: {seconds:.0f} s, {sum(map(len, wanted.values()))} judged rows in {len(wanted)} runbooks",
+        flush=True,
+    )
+    failed, total, number, began = 0, 0, 0, time.monotonic()
+    while total < options.kills and number < options.kills:
+        number += 1
+        with _home(options.until, parameters) as chain:
+            kills, where = killed(
+                chain, seconds, min(options.each, options.kills - total), random.Random(f"{options.seed} {number}")
+            )
+            problems = compare(wanted, chain.evidence())
+            audited = chain.library("audit", "verify")
+            problems += [f"audit verify: {audited.stdout.strip()[-300:]}"] if audited.returncode else []
+        total += kills
+        failed += bool(problems)
+        print(
+            f"chain {number} {'FAILED' if problems else 'same evidence'}, killed after {'; '.join(where)}", flush=True
+        )
+        for problem in problems:
+            print(f"    {problem}", flush=True)
+    print(
+        f"{number} chains until {options.until}, {total} kills, seed {options.seed}: {failed} failed; "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
