@@ -12,7 +12,14 @@ from typing import Any
 
 from orchestra_lib.cloud.resource import Resource, Text
 
-_ROLE_KINDS = ("roles", "service account roles", "repository roles", "secret roles", "workstation roles")
+_ROLE_KINDS = (
+    "roles",
+    "service account roles",
+    "repository roles",
+    "secret roles",
+    "workstation roles",
+    "run service roles",
+)
 _DIRECTORY = re.compile(r"C[0-9a-z]{7,}")
 _SHIELDS = ("enableSecureBoot", "enableVtpm", "enableIntegrityMonitoring")
 

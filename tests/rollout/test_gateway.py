@@ -7,7 +7,12 @@ import base64
 import yaml
 from run_planes import INVOKER, LOCATION, PROJECT, STRANGER, soon
 
-from orchestra_lib.blueprint.api import gateway_document
+from orchestra_lib.blueprint.api import gateway_document, path_of
+from orchestra_lib.cloud.apply import apply
+from orchestra_lib.cloud.journal import Journal
+from orchestra_lib.cloud.plan import make_plan
+from orchestra_lib.cloud.resource import JsonFile, Resource
+from orchestra_lib.cloud.rollback import rollback_plan
 from orchestra_lib.service.app import create_app
 from orchestra_lib.service.settings import ServiceSettings
 
@@ -45,3 +50,37 @@ def test_the_gateway_calls_a_private_service_for_those_whom_it_knows(bench):
     assert status("GET", "/v1/search", AUDIENCE) == 405
     assert status("GET", "/healthz") == status("GET", "/metrics") == 404
     assert planes.http.post(f"{service.uri}/v1/search").status_code == 403, "nobody goes round it"
+
+
+def test_callers_get_another_config_and_after_a_rollback_the_one_before(bench, tmp_path):
+    planes, client, journal = bench.planes, bench.client, Journal(tmp_path / "05.jsonl")
+    service = planes.service("behind-two-configs", template=bench.template())
+    service.allow(f"serviceAccount:{INVOKER}")
+
+    def front(*paths: str) -> list[Resource]:
+        found = {path: {"get": {"operationId": path.strip("/")}} for path in paths}
+        interface = {"info": {"title": "Two", "version": "1"}, "paths": found}
+        api = Resource("gateway api", f"projects/{PROJECT}/locations/global", "two")
+        body = {
+            "openapiDocuments": [
+                {"document": {"path": "o.json", "contents": JsonFile(gateway_document(interface, service.uri, "a"))}}
+            ],
+            "gatewayServiceAccount": f"projects/{PROJECT}/serviceAccounts/{INVOKER}",
+        }
+        config = Resource("gateway config", path_of(api), f"two-{len(paths)}", body, (api.key,))
+        return [api, config, Resource("gateway", LOCATION, "two", {"apiConfig": path_of(config)}, (config.key,))]
+
+    def known(path: str) -> bool:
+        return planes.http.get(f"{url}{path}").status_code != 404
+
+    apply(client, make_plan(client, front("/one")), journal, "run-1")
+    live = client.call("apigateway.v1", "apigateway.projects.locations.gateways.get", f"{LOCATION}/gateways/two")
+    url = f"http://{live['defaultHostname']}"
+    soon(lambda: known("/one"))
+    assert not known("/two")
+    apply(client, make_plan(client, front("/one", "/two"), journal.applied()), journal, "run-2")
+    assert known("/two"), "the gateway serves its config when the change is done"
+    apply(client, rollback_plan(client, journal, "run-2"), journal, "run-3", undoing=True)
+    assert known("/one")
+    assert not known("/two")
+    apply(client, rollback_plan(client, journal), journal, "run-4", undoing=True)
