@@ -68,6 +68,7 @@ class ApiPhase:
         self._shown: frozenset[tuple[Verb, str, str]] = frozenset()
         self._want(self._everything)
         self.takeover.recover()
+        self.measures.recover()
 
     def checks(self) -> tuple[Evidence, ...]:
         """Phase 1, permissions, and a memory with rows in it and room for the API's sessions."""

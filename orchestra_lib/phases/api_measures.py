@@ -21,6 +21,7 @@ from orchestra_lib.api_load.rates import RatesMeasured, measure_rates
 from orchestra_lib.api_load.saturation import Saturation, find_saturation
 from orchestra_lib.api_load.trial import tagged_revision, with_scaling
 from orchestra_lib.api_load.workload import Kind, Workload
+from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.evidence import Evidence, Source
 from orchestra_lib.phases.api_probe import Caller, ProbeMemories
@@ -28,7 +29,7 @@ from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.rollout.service import RunService
 from orchestra_lib.runbook import Runbook
 
-_TAG = "load"
+_TAG, _OUT = "load", "Left out"
 # In a notebook between other steps: a rehearsal of them, whose figures the long form confirms.
 _NOTEBOOK: Form = replace(
     SHORT,
@@ -61,6 +62,19 @@ class Measures:
         wanted = run.settings.api_load
         self._form = replace(LONG if wanted.long else _NOTEBOOK, rates=wanted.rates)
 
+    def recover(self) -> None:
+        """Take away the tag that a measurement of an earlier run has left: its revision would stay up for it."""
+        try:
+            shares = self._service.shares()
+        except CloudRefused as error:
+            if error.is_nothing_yet:
+                return
+            raise
+        others = [share for share in shares if share.tag != _TAG]
+        if len(others) < len(shares):
+            self._service.direct(others)
+            self._run.note("an earlier run was cut off while it measured: the revision that it tried has lost its tag")
+
     def rates(self) -> Table:
         """p95 of searches and retrievals at each stated rate, beside what is said of today's API."""
         found = self.measured_rates()
@@ -82,7 +96,7 @@ class Measures:
         if not self._work.is_local:
             claim = "first request after a quiet time"
             note = "an idle instance ends after 15 minutes and nothing ends it sooner: Monitoring has startup latencies"
-            return self._work.show((Evidence(claim, Source.ASSUMED, "not measured", note=note),), "Left out")
+            return self._work.show((Evidence(claim, Source.ASSUMED, "not measured", note=note),), _OUT)
         endpoint = local_target.start()["run"]["endpoint"]
         front = LocalFront(endpoint, self._work.client.target.credentials.token)
         with self._run.step("cold starts"):
@@ -92,6 +106,11 @@ class Measures:
 
     def limits(self) -> Table:
         """What one instance bears, and twice of it; in the long form also the concurrency that is earned."""
+        if not (self._work.is_local or self._settings.api_load.long):
+            note = "it loads the database that the application uses: give long_load when nobody works"
+            return self._work.show(
+                (Evidence("what one instance bears", Source.ASSUMED, "not measured", note=note),), _OUT
+            )
         wanted = self._settings.api
         concurrency = wanted.concurrency if wanted else 1
         template = with_scaling(self._template, concurrency=concurrency, least=1, most=1)
