@@ -31,7 +31,7 @@ TOKEN = "for-this-test"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 # The store stands still and is small: what a browser shows is the same, and nothing else takes minutes.
-SMALL = {"rows": 600, "queries": 40, "lists": 24, "budget_seconds": 3, "live": False, "drill_restore": False,
+SMALL = {"rows": 600, "lists": 24, "budget_seconds": 3, "live": False, "drill_restore": False,
          "drill_switchover": False, "drill_cutover": False}  # fmt: skip
 
 CELLS = (
@@ -170,10 +170,11 @@ def _small_03(folder: Path, values: dict[str, object]) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for folder in (tmp_path, *tmp_path.parents):
         folder.chmod(folder.stat().st_mode | 0o055) if folder.is_relative_to("/tmp") else None  # the server's own user
     (tmp_path / "notebooks").mkdir()
+    small_runbooks.share_corpus(tmp_path, tmp_path_factory)
     yield tmp_path
     down = [sys.executable, "-m", "orchestra_lib", "local", "down"]
     subprocess.run(down, env=small_runbooks.environment(tmp_path), check=True, capture_output=True, timeout=60)
@@ -223,6 +224,13 @@ def test_a_runbook_is_stepped_through_approved_and_read_in_jupyterlab(
 
 def test_the_memory_runbook_is_run_in_jupyterlab_as_it_is_headless(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _small_03(home / "notebooks", SMALL)
+    subprocess.run(
+        [sys.executable, "-m", "orchestra_lib", "local", "up", "--latency", "0"],
+        env=small_runbooks.environment(home),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     _run_03(home, 120)
     run = _sealed(home, monkeypatch)
     assert (run.outcome, run.verdict) == ("completed", "REHEARSED")

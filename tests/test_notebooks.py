@@ -112,6 +112,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("home")
     for folder in (directory, *directory.parents):
         folder.chmod(folder.stat().st_mode | 0o055) if folder.is_relative_to("/tmp") else None  # the server's own user
+    small_runbooks.share_corpus(directory, tmp_path_factory)
     orchestra(directory, "local", "up", "--latency", "0")
     yield directory
     orchestra(directory, "stream", "stop")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ def difference(before: Record, now: Record) -> Difference:
 
 
 def _code(before: Record, now: Record) -> tuple[Changed, ...]:
-    facts = {
+    facts: dict[str, Callable[[Record], str]] = {
         "commit": lambda run: (run.git.commit or "none")[:12] + (" with local changes" if run.git.dirty else ""),
         "notebook": lambda run: (run.source_sha256 or "unknown")[:12],
         "machine": lambda run: f"{run.host['name']}, {run.host['cores']} cores, {run.host['cpu']}",

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
+from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
 from orchestra_lib.display.renderer import PLOTLY, SVG
 
