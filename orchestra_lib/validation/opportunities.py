@@ -1,4 +1,4 @@
-"""What is left to gain, ranked: targets first, those that are missed before those that are near, then money. Pure."""
+"""What is left to gain, ranked: targets missed, missing, worse than before, near their limit; then money. Pure."""
 
 from __future__ import annotations
 
@@ -61,10 +61,12 @@ def cost_levers(document: Mapping[str, Any], prices: PriceTable, on: date) -> tu
 def _of_target(target: Target, steps: Mapping[str, str]) -> Opportunity | None:
     step = steps.get(target.title, "")
     if target.state is State.MISSING:
-        return Opportunity(target.title, f"not measured: {target.missing}", step or "measure it", (0, 0.0))
+        return Opportunity(target.title, f"not measured: {target.missing}", "measure it", (0, 0.0))
     used = target.used_share or 0.0
     if target.state is State.NOT_REACHED:
         return Opportunity(target.title, f"{used:.1f} times what the target allows", step, (0, -used))
+    if target.is_improved is False:
+        return Opportunity(target.title, f"{target.improvement} than before, both sides measured", step, (1, -2.0))
     if used < _NEAR_SHARE:
         return None
     return Opportunity(target.title, f"{used:.0%} of what the target allows is used up", step, (1, -used))

@@ -112,7 +112,7 @@ def _targets(targets: Sequence[Target]) -> str:
             else escape(f"MISSING: {one.missing}"),
             escape(f"{one.before.text(one.unit)}, {one.before.source.value}" if one.before else "–"),
             escape(one.improvement),
-            escape(f"{one.now.how if one.now else ''} · {one.load}"),
+            escape(" · ".join(filter(None, (one.now.how if one.now else "", one.load)))),
         ]
         for one in targets
     ]

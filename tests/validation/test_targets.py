@@ -151,10 +151,12 @@ def test_what_is_left_is_ranked_missed_first_then_missing_then_near_then_money()
     levers = cost_levers(settings.load("local").public(), list_prices(), DAY)
     near, far = target(side(20, 1), title="near"), target(side(2, 1), title="far")
     missed, missing = target(side(90, 1), title="missed"), target(None, title="missing", missing="nobody was there")
-    found = opportunities((far, near, missing, missed), {"near": "tune again"}, levers)
-    assert [one.name for one in found[:3]] == ["missed", "missing", "near"]
-    assert found[2].step == "tune again"
-    assert found[3:] == levers
+    worse = target(side(5, 0.1), side(1, 0.1), title="worse")
+    found = opportunities((far, near, worse, missing, missed), {"near": "tune again"}, levers)
+    assert [one.name for one in found[:4]] == ["missed", "missing", "worse", "near"]
+    assert found[2].gain.startswith("5 times worse than before")
+    assert found[3].step == "tune again"
+    assert found[4:] == levers
     saved = [float(re.sub(r"[^0-9.]", "", one.gain)) for one in levers]
     assert saved == sorted(saved, reverse=True)
     assert all("usage." not in one.step for one in levers), "what is expected is no lever"
