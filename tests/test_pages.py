@@ -17,6 +17,7 @@ from orchestra_lib import audit, cli, ledger, paths, record
 from orchestra_lib.display.renderer import PLOTLY, SVG
 from orchestra_lib.evidence import Bound, Evidence, Source, Verdict
 from orchestra_lib.pages.difference import difference
+from orchestra_lib.pages.notebook import body
 from orchestra_lib.record import Outcome, Record
 from orchestra_lib.settings import root
 
@@ -122,6 +123,20 @@ def test_a_figure_is_still_without_plotly_and_its_data_cannot_end_its_script(hom
     assert {PLOTLY, SVG} <= set(nbformat.read(notebook, 4).cells[1].outputs[1].data)
 
 
+def test_a_control_of_the_live_notebook_brings_no_script_along(home: Path) -> None:
+    view = {
+        "application/vnd.jupyter.widget-view+json": {"model_id": "x"},
+        "text/plain": "Button(description='Approve')",
+    }
+    outputs = [nbformat.v4.new_output("display_data", data) for data in (view, {"text/plain": view["text/plain"]})]
+    notebook = home / "controls.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("b", outputs=outputs)]), notebook)
+    told = body(notebook)
+    assert told.count("A control, for whoever") == 2
+    assert "<script" not in told
+    assert "Button(" not in told
+
+
 def altered(notebook: Path) -> None:
     notebook.write_text(notebook.read_text() + "\n")
 
@@ -203,7 +218,9 @@ def test_a_folder_that_cannot_be_made_is_said(home: Path, capsys: pytest.Capture
 SAMPLE = root() / "docs" / "sample-run"
 
 
-@pytest.mark.skipif(not (SAMPLE / "index.html").exists(), reason="docs/sample-run has not been made: scripts/sample_run.sh")
+@pytest.mark.skipif(
+    not (SAMPLE / "index.html").exists(), reason="docs/sample-run has not been made: scripts/sample_run.sh"
+)
 def test_the_committed_sample_is_as_it_was_sealed_small_and_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRA_RUNS_DIR", str(SAMPLE / "runs"))
     found = audit.verify()

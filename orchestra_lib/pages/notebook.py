@@ -18,6 +18,8 @@ from orchestra_lib.display.renderer import PLOTLY, SVG
 PLOTLY_JS = "plotly.min.js"
 """The file beside the index that makes figures live. Without it they are still, and nothing else is missing."""
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_WIDGETS_AS_TEXT = ("Button(", "VBox(")
 CODE_STYLE = str(HtmlFormatter(style="default").get_style_defs(".highlight"))
 
 # Each figure's data lies in the page as JSON; it is drawn when it comes into sight, because a page may have many.
@@ -50,6 +52,8 @@ def body(notebook: Path) -> str:
     read = nbformat.read(notebook, as_version=4)
     for output in _figure_outputs(read):
         output["data"] = {"text/html": _figure(output["data"]).html}
+    for output in _controls(read):
+        output["data"] = {"text/html": '<p class="pale">A control, for whoever steps through it in JupyterLab.</p>'}
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     told, _ = exporter.from_notebook_node(read)
     return str(told)
@@ -59,6 +63,15 @@ def _figure_outputs(notebook: nbformat.NotebookNode) -> Iterator[nbformat.Notebo
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if PLOTLY in output.get("data", {}):
+                yield output
+
+
+def _controls(notebook: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
+    """Buttons and sliders: nothing answers them on a page, and nbconvert would look for their scripts elsewhere."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if _WIDGET in data or (set(data) == {"text/plain"} and data["text/plain"].startswith(_WIDGETS_AS_TEXT)):
                 yield output
 
 
