@@ -145,7 +145,7 @@ def _status(options: argparse.Namespace) -> int:
     local = local_program.state()
     resources = standings(options.environment, read_live=options.drift)
     counted = latest_runs(options.environment, rehearsal=settings.load(options.environment).environment.kind == "local")
-    reasons = {name: run.reasons for name, run in counted.items() if run.reasons}
+    reasons = {name: run.reasons for name, run in counted.items() if run.reasons and not name.startswith("00")}
     if options.json:
         phases = {name: json.loads(entry.model_dump_json()) for name, entry in sorted(last.items())}
         told = {

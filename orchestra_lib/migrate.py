@@ -22,6 +22,7 @@ from orchestra_lib.settings import parameter_names, root, secret_parameters
 from orchestra_lib.settling import INTERRUPTED_EXIT_CODE
 
 _LAST_OF_THE_CHAIN = 7  # 08 is an optimisation for later, 99 undoes
+_MEASURE_WHAT_WAS_APPLIED = ("06", "07")
 _SECONDS_BETWEEN_READINGS = 0.5
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -48,14 +49,17 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
     """Run the notebooks in order, stop at the first that does not pass; returns the exit code of the whole.
 
     In mode plan nothing is changed, so nothing stands in the way of the next one: all are planned, each against what is
-    there now, and the first exit code that is not 0 is returned. Raises ParameterError when no notebook of the chain
-    knows a parameter.
+    there now, and the first exit code that is not 0 is returned. Those that measure what was applied are left out then.
+    Raises ParameterError when no notebook of the chain knows a parameter.
     """
     _check_names(notebooks, parameters)
     directory = paths.runs_directory() / record.new_run_id()
     directory.mkdir(parents=True)
     ended: list[Ended] = []
     for notebook in notebooks:
+        if notebook.name[:2] in _MEASURE_WHAT_WAS_APPLIED and any(map(_is_plan, ended)):
+            out.write(f"{notebook.stem}  left out: what it measures is only planned\n")
+            continue
         ended.append(_run(notebook, directory / notebook.name, parameters, out))
         if ended[-1].exit_code and not _only_planned(ended[-1]):
             break
@@ -65,6 +69,10 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
         return 0
     out.write(f"resume with: {_resuming(failed.runbook, notebooks[-1], parameters)}\n")
     return failed.exit_code
+
+
+def _is_plan(run: Ended) -> bool:
+    return run.record is not None and run.record.outcome is Outcome.PLANNED
 
 
 def _only_planned(run: Ended) -> bool:

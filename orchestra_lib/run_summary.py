@@ -12,7 +12,7 @@ from orchestra_lib.evidence import bound_text, value_text
 from orchestra_lib.record import Outcome, Record
 
 REACHED_ITS_END = (Outcome.COMPLETED, Outcome.PLANNED)
-_NUMBER_AND_TARGET = 64  # characters of a claim in the table
+_CHARACTERS = 64  # of a claim in the table
 _GREEN = ("PASS", "REHEARSED")
 _HEADINGS = ("phase", "verdict", "key number", "wanted", "time")
 _KEY_CLAIMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -21,8 +21,9 @@ _KEY_CLAIMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "02": ("start of the gpu machine", "start of the "),
         "03": ("p95 of vector search on the target",),
         "04": ("p95 of reading and packing a context",),
-        "05": ("search: p95", "p95"),
-        "06": ("vector search", "p95"),
+        "05": ("p95 of search at ", "p95 of "),
+        "06": ("p95 of vector search on the target", "p95 of "),
+        "07": ("rows on the target acknowledged and not there",),
         "99": ("changes that a second rollback would make",),
     }
 )
@@ -44,7 +45,7 @@ def lines(ended: Sequence[Ended]) -> Iterator[str]:
     """Every run, what it has to say, and the table, without line ends."""
     for run in ended:
         yield f"{run.runbook:16} {_verdict(run):12} {run.seconds:.0f} s"
-        if run.record is None or run.record.outcome not in REACHED_ITS_END:
+        if _failed(run):
             yield f"    {_why(run)}"
         if run.record:
             yield from (f"    {line}" for line in _numbers(run.record))
@@ -63,10 +64,16 @@ def _table(ended: Sequence[Ended]) -> Iterator[str]:
 def _row(run: Ended) -> tuple[str, str, str, str, str]:
     took = f"{int(run.seconds) // 60}:{int(run.seconds) % 60:02d}"
     key = key_row(run.record)
+    if _failed(run) and (key is None or key["verdict"] in _GREEN):
+        return run.runbook, _verdict(run), _why(run).splitlines()[0][:_CHARACTERS], "-", took
     if key is None:
         return run.runbook, _verdict(run), "-", "-", took
-    number = f"{str(key['claim'])[:_NUMBER_AND_TARGET]}: {value_text(key['value'], str(key['unit']))}"
+    number = f"{str(key['claim'])[:_CHARACTERS]}: {value_text(key['value'], str(key['unit']))}"
     return run.runbook, _verdict(run), number, bound_text(str(key["target"])), took
+
+
+def _failed(run: Ended) -> bool:
+    return run.record is None or run.record.outcome not in REACHED_ITS_END
 
 
 def key_row(found: Record | None) -> dict[str, object] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from state_portrait import database_portrait
 from orchestra_lib.local.control import process
 
 PROJECT = "cherry-ai-project"
+_STAYS = re.compile(r"/disks/workstations-|^\[\"monitoring/projects/[^/]+/(timeSeries|metricDescriptors)/")
 
 
 def target_portrait(url: str, state: Path, source: str) -> list[str]:
     """One line a resource, a role, an enabled API, an object of the store and a checksum of a table's rows.
 
     ``url`` is where the control plane listens, ``state`` its state directory, ``source`` the conninfo of today's store.
-    A developer's home disk is left out: it outlives its workstation, whatever is undone.
+    Left out is what no rollback can or may take back: what Monitoring has been told, which nobody can delete, and the
+    developers' home disks, which outlive their workstations.
     """
     directory = process.directory(state)
     plane = Plane(url, (directory / "token").read_text().strip(), directory)
-    cloud = [line for line in portrait(plane, PROJECT) if "/disks/workstations-" not in line]
+    cloud = [line for line in portrait(plane, PROJECT) if not _STAYS.search(line)]
     return [*cloud, *(f"source {line}" for line in database_portrait(source))]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestra_lib import record, run_summary
 from orchestra_lib.evidence import Bound, Evidence, Source, Verdict
-from orchestra_lib.record import Outcome
+from orchestra_lib.record import Failure, Outcome
 from orchestra_lib.run_summary import Ended
 
 NONE = Bound("==", 0)
@@ -53,4 +53,12 @@ def test_a_phase_that_nothing_is_known_of_shows_its_first_judged_row_and_a_plan_
 def test_a_run_without_a_record_is_told_as_such() -> None:
     lines = list(run_summary.lines([Ended("05_api", None, 1, "Traceback\nboom\n", 1.0)]))
     assert lines[1] == "    papermill left no record; its last words: boom"
-    assert lines[-1].split() == ["05_api", "NO", "RECORD", "-", "-", "0:01"]
+    assert " ".join(lines[-1].split()) == "05_api NO RECORD papermill left no record; its last words: boom - 0:01"
+
+
+def test_a_run_that_failed_without_a_red_row_shows_why() -> None:
+    good = Evidence("p95 of vector search on the target", Source.MEASURED, 3.2, "ms", Bound("<", 30))
+    run = ended("03_memory", Verdict.FAIL, good)
+    assert run.record is not None
+    run.record.outcome, run.record.failure = Outcome.FAILED, Failure(error="TargetUnreachable", message="it is gone")
+    assert "TargetUnreachable: it is gone" in table(run)[-1]
