@@ -10,7 +10,7 @@ from pathlib import Path
 
 import plotly
 
-from orchestra_lib import paths, record
+from orchestra_lib import record
 from orchestra_lib.audit import Verification
 from orchestra_lib.errors import RecordError
 from orchestra_lib.evidence import bound_text
@@ -71,8 +71,7 @@ def _index(runs: Sequence[Run], found: Verification) -> str:
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     head = (
         "<h1>Executed runbooks</h1>"
-        f'<p class="pale">{len(runs)} runs, as of {made}. The ledger: <code>{escape(str(paths.ledger_path().name))}'
-        f"</code>, {found.entries} entries.</p>"
+        f'<p class="pale">{len(runs)} runs, as of {made}. {_head(runs)}</p>'
     )
     if not runs:
         return head + _held(found) + "<p>No runbook has been run yet.</p>"
@@ -84,6 +83,12 @@ def _index(runs: Sequence[Run], found: Verification) -> str:
         + "<h2>All runs, newest first</h2>"
         + table(_HEADINGS, (_row(run) for run in runs))
     )
+
+
+def _head(runs: Sequence[Run]) -> str:
+    """What has to be written down elsewhere, so that a ledger that was made anew can be told from this one."""
+    last = max((run.entry for run in runs if run.entry), key=lambda entry: entry.sequence, default=None)
+    return f"Entry {last.sequence} of the ledger has the digest <code>{last.entry_sha256[:16]}…</code>." if last else ""
 
 
 def _held(found: Verification) -> str:
