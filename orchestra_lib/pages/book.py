@@ -69,10 +69,7 @@ def _plotly_js() -> Path:
 
 def _index(runs: Sequence[Run], found: Verification) -> str:
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    head = (
-        "<h1>Executed runbooks</h1>"
-        f'<p class="pale">{len(runs)} runs, as of {made}. {_head(runs)}</p>'
-    )
+    head = f'<h1>Executed runbooks</h1><p class="pale">{len(runs)} runs, as of {made}. {_head(runs)}</p>'
     if not runs:
         return head + _held(found) + "<p>No runbook has been run yet.</p>"
     return (
