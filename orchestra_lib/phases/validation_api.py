@@ -15,8 +15,6 @@ from orchestra_lib.phases.validation_store import stated
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.validation.targets import Side, Target
 
-_FEWEST_REQUESTS = 160
-"""Of two kinds in turn: a p95 has an upper end from 73 on."""
 _NOT_THERE = "there is no service: run 05_api first"
 
 
@@ -56,11 +54,10 @@ class ApiAgain:
             return str(error)  # its traffic is divided: it is measured as it is
 
     def _form(self) -> Form:
-        """Every stated rate on Google Cloud; a rehearsal's gate is its lowest, for as long as an interval takes."""
+        """Every stated rate on Google Cloud; a rehearsal's gate is its lowest alone."""
         wanted = self._settings.api_load
         if self._source is Source.REHEARSED:
-            lowest = min(wanted.rates)
-            return replace(SHORT, rates=(lowest,), rate_seconds=_FEWEST_REQUESTS / lowest)
+            return replace(SHORT, rates=(min(wanted.rates),))
         return replace(LONG if wanted.long else SHORT, rates=wanted.rates)
 
     def _side(self, found: RatesMeasured) -> Side:
