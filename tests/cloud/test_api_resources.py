@@ -287,7 +287,7 @@ def histories(
     return begin
 
 
-@examples(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=st.lists(STEPS, max_size=6))
 def test_in_no_history_does_the_engine_touch_what_is_given_at_creation_only(
     histories: Any, history: list[tuple[str, str]]
