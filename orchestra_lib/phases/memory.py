@@ -210,7 +210,8 @@ class MemoryPhase:
                 layout_of(session, self._source)
             except DataError as error:
                 return [yes_or_no(claim, Source.OBSERVED, False, note=f"{error}; or live = False")]
-        return [yes_or_no(claim, Source.OBSERVED, True, note="wal_level is logical, and every change carries the id")]
+        note = "wal_level is logical, and every change carries the id"
+        return [yes_or_no(claim, Source.OBSERVED, level == _LOGICAL, note=note)]
 
     def _database_plan(self) -> tuple[tuple[Change, ...], dict[str, object]]:
         taken = self._taken_inventory()

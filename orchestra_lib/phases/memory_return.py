@@ -30,7 +30,7 @@ class WritersReturn:
             run.settings.environment.name, "cutover", local=run.settings.environment.kind == "local"
         )
         if CutoverJournal(self._path).unfinished() is not None:
-            self._steps.recover()
+            self._steps.settle()
 
     @property
     def journalled(self) -> int:
@@ -40,16 +40,14 @@ class WritersReturn:
     def check(self) -> Evidence:
         """Whether what was written on the target can come back; else what would be lost."""
         claim = "what was written since the cutover comes back"
-        if self._live == SOURCE:
-            return yes_or_no(claim, Source.OBSERVED, True, note="the application writes on the source")
-        obstacle = self._obstacle()
+        live = self._live
+        if live == SOURCE:
+            return yes_or_no(claim, Source.OBSERVED, live == SOURCE, note="the application writes on the source")
+        obstacle, rows = self._obstacle(), f"{self._rows_since():,} rows"
+        note = f"{rows} have been written on the target since, and the stream back has them"
         if obstacle:
-            note = (
-                f"{obstacle}: {self._rows_since():,} rows that were written since would be lost, and what was deleted"
-            )
-            return yes_or_no(claim, Source.OBSERVED, False, note=note)
-        note = f"{self._rows_since():,} rows have been written on the target since, the stream back has them"
-        return yes_or_no(claim, Source.OBSERVED, True, note=note)
+            note = f"{obstacle}: {rows} that were written since would be lost, and what was deleted"
+        return yes_or_no(claim, Source.OBSERVED, not obstacle, note=note)
 
     def changes(self) -> tuple[Change, ...]:
         """The writers' way back."""

@@ -82,7 +82,7 @@ class RollbackPhase:
     def checks(self) -> tuple[Evidence, ...]:
         """What the journals hold: a phase without a journal has nothing that could be undone."""
         if not self._phases:
-            return (Evidence("phases with a journal", Source.MEASURED, 0, "phases", Bound(">", 0)),)
+            return (Evidence("phases with a journal", Source.MEASURED, len(self._phases), "phases", Bound(">", 0)),)
         return tuple(row for one in self._phases for row in one.checks())
 
     def plan(self) -> Plan:
