@@ -2,6 +2,7 @@
 
     python -m orchestra_lib.scale transfer SPEC [BEAM OPTIONS]
     python -m orchestra_lib.scale verify SPEC --report PREFIX [BEAM OPTIONS]
+    python -m orchestra_lib.scale embed SPEC [BEAM OPTIONS]
 
 Without ``--runner`` the pipeline runs here, in worker processes of Beam's own FnApiRunner. That one waits for ever when
 a worker dies; we end instead, with exit code 75, and ``attempts`` starts what is missing anew, as Dataflow does with a
@@ -23,7 +24,7 @@ from orchestra_lib.errors import OrchestraError
 from orchestra_lib.scale.backfill import missing_ranges_of
 from orchestra_lib.scale.extra import require_beam
 from orchestra_lib.scale.size_ranges import ranges_of
-from orchestra_lib.scale.spec import TransferSpec, read_spec
+from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec, read_embedding_spec, read_spec
 
 WORKER_DIED = 75
 """EX_TEMPFAIL: what is missing can be done by another attempt."""
@@ -32,7 +33,7 @@ WORKER_DIED = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pipeline", choices=("transfer", "verify"))
+    parser.add_argument("pipeline", choices=("transfer", "verify", "embed"))
     parser.add_argument("spec", type=Path)
     parser.add_argument("--report", help="where verify writes what it found: a prefix of files, or gs://…")
     asked, flags = parser.parse_known_args(arguments)
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("verify needs --report")
     try:
         require_beam()
-        spec = read_spec(asked.spec)
+        spec = read_embedding_spec(asked.spec) if asked.pipeline == "embed" else read_spec(asked.spec)
         print(json.dumps(_run(spec, asked.report, flags)))
     except OrchestraError as error:
         print(error, file=sys.stderr)
@@ -48,19 +49,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(spec: TransferSpec, report: str | None, flags: Sequence[str]) -> dict[str, Any]:
+def _run(spec: TransferSpec | EmbeddingSpec, report: str | None, flags: Sequence[str]) -> dict[str, Any]:
     """Run one pipeline to its end; returns its metrics."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    from orchestra_lib.scale.pipelines import NAMESPACE, read_report, transfer_pipeline, verify_pipeline
+    from orchestra_lib.scale.embedding import begin_embedding
+    from orchestra_lib.scale.pipelines import (
+        NAMESPACE,
+        embedding_pipeline,
+        read_report,
+        transfer_pipeline,
+        verify_pipeline,
+    )
 
     options = PipelineOptions(_flags(spec, flags))
     # FnApiRunner by name: "DirectRunner" would first look for Prism, a program that it downloads.
     runner = options.view_as(StandardOptions).runner or FnApiRunner()
     pipeline = beam.Pipeline(runner=runner, options=options)
-    if report is None:
+    if isinstance(spec, EmbeddingSpec):
+        embedding_pipeline(pipeline, spec, begin_embedding(spec))
+    elif report is None:
         transfer_pipeline(pipeline, spec, missing_ranges_of(spec))
     else:
         verify_pipeline(pipeline, spec, ranges_of(spec), report)
@@ -72,7 +82,7 @@ def _run(spec: TransferSpec, report: str | None, flags: Sequence[str]) -> dict[s
     return {"metrics": _metrics(found), **ranges}
 
 
-def _flags(spec: TransferSpec, flags: Sequence[str]) -> list[str]:
+def _flags(spec: TransferSpec | EmbeddingSpec, flags: Sequence[str]) -> list[str]:
     """Beam's options; without a runner, ours for this machine."""
     here = ["--direct_running_mode=multi_processing", f"--direct_num_workers={spec.workers}"]
     named = any(flag.startswith("--runner") for flag in flags)

@@ -21,8 +21,9 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.memory.compare import Difference
 from orchestra_lib.scale.backfill import begin, finish, ranges_there
 from orchestra_lib.scale.checking import Checked, CheckedRange, together
+from orchestra_lib.scale.embedding import begin_embedding, memories_left
 from orchestra_lib.scale.extra import beam_python
-from orchestra_lib.scale.spec import TransferSpec
+from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec
 from orchestra_lib.settings import root
 
 _FRUITLESS = 4
@@ -61,27 +62,35 @@ def run_transfer(
     ``progress`` is called with ranges done and ranges in all. ``flags`` are Beam's. Raises DataError with what the last
     attempt said when four in a row bring nothing, ParameterError without Beam, TargetUnreachable.
     """
-    began, attempts, fruitless = time.monotonic(), list[Attempt](), 0
-    python = beam_python()
+    began = time.monotonic()
+    beam_python()
     begun = begin(spec)
-    before = there = begun.ranges - len(begun.missing)
-    with tempfile.TemporaryDirectory(prefix="orchestra-scale-") as folder:
-        spec_file = Path(folder) / "spec.json"
-        spec_file.write_text(spec.as_json())
-        command = [str(python), "-m", "orchestra_lib.scale", "transfer", str(spec_file), *flags]
-        while there < begun.ranges:
-            attempts.append(_attempt(command, lambda: progress(ranges_there(spec), begun.ranges)))
-            reached = ranges_there(spec)
-            fruitless = 0 if reached > there else fruitless + 1
-            there = reached
-            if fruitless == _FRUITLESS:
-                raise DataError(
-                    f"{begun.ranges - there} of {begun.ranges} ranges of {spec.stream} are missing and {_FRUITLESS} "
-                    f"attempts brought none of them; the last one said: {attempts[-1].said}"
-                )
-    if begun.missing:
+    ranges, missing = begun.ranges, len(begun.missing)
+    attempts = _until_none_is_missing(
+        ["transfer", spec.as_json(), *flags],
+        f"ranges of {spec.stream}",
+        missing,
+        lambda: ranges - ranges_there(spec),
+        lambda: progress(ranges_there(spec), ranges),
+    )
+    if missing:
         finish(spec)
-    return TransferRun(begun.ranges, before, tuple(attempts), time.monotonic() - began)
+    return TransferRun(ranges, ranges - missing, attempts, time.monotonic() - began)
+
+
+def run_embedding(spec: EmbeddingSpec, flags: Sequence[str] = ()) -> tuple[Attempt, ...]:
+    """Embed every memory anew into the table beside, or go on with it. Returns the attempts that it took.
+
+    Raises DataError with what the last attempt said when four in a row bring nothing, ParameterError without Beam or
+    without a model, TargetUnreachable.
+    """
+    beam_python()
+    begin_embedding(spec)
+    missing = memories_left(spec)
+    what = f"memories of {spec.memories}"
+    return _until_none_is_missing(
+        ["embed", spec.as_json(), *flags], what, missing, lambda: memories_left(spec), lambda: None
+    )
 
 
 def run_verification(spec: TransferSpec, report: str | None = None, flags: Sequence[str] = ()) -> Checked:
@@ -100,6 +109,28 @@ def run_verification(spec: TransferSpec, report: str | None = None, flags: Seque
             if attempt.exit_code == 0:
                 return together(map(_checked_range, attempt.result["ranges"]))
     raise DataError(f"the verification did not come to its end in {_FRUITLESS} attempts: {attempt.said}")
+
+
+def _until_none_is_missing(
+    arguments: Sequence[str], what: str, missing: int, count_missing: Callable[[], int], tick: Callable[[], None]
+) -> tuple[Attempt, ...]:
+    """Attempts until nothing is missing. ``arguments``: the pipeline, its spec as JSON, Beam's flags."""
+    pipeline, spec, *flags = arguments
+    attempts, fruitless, of = list[Attempt](), 0, missing
+    with tempfile.TemporaryDirectory(prefix="orchestra-scale-") as folder:
+        spec_file = Path(folder) / "spec.json"
+        spec_file.write_text(spec)
+        command = [str(beam_python()), "-m", "orchestra_lib.scale", pipeline, str(spec_file), *flags]
+        while missing:
+            attempts.append(_attempt(command, tick))
+            before, missing = missing, count_missing()
+            fruitless = 0 if missing < before else fruitless + 1
+            if missing and fruitless == _FRUITLESS:
+                raise DataError(
+                    f"{missing} of {of} {what} are missing and {_FRUITLESS} attempts brought none of them; the last "
+                    f"one said: {attempts[-1].said}"
+                )
+    return tuple(attempts)
 
 
 def _attempt(command: Sequence[str], tick: Callable[[], None]) -> Attempt:

@@ -24,7 +24,8 @@ def address_of(endpoint: str) -> Address:
     scheme, _, rest = endpoint.partition(":")
     ways = {"file": _from_file, "secret": _from_secret, "alloydb": _from_instance}
     if scheme not in ways or not rest:
-        raise ParameterError(f"{scheme or 'nothing'}: is no place of a database; give {_SCHEMES}")
+        # Not repeated: it may be a connection string with its password.
+        raise ParameterError(f"this is no place of a database; give {_SCHEMES}")
     return ways[scheme](rest)
 
 

@@ -60,7 +60,7 @@ class Governor:
         """The rate to keep now; None: as fast as it goes."""
         if self._most is None:
             return None
-        return max(1, round(self._most * self._share))
+        return max(1, int(self._most * self._share))
 
     @property
     def slowed(self) -> bool:

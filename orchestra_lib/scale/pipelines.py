@@ -1,4 +1,4 @@
-"""The transfer and its verification as Apache Beam pipelines: the same on this machine and on Dataflow.
+"""Transfer, verification and change of model as Apache Beam pipelines: the same here and on Dataflow.
 
 An element is a key range; its rows are on the target when it leaves the transform, so a bundle that an engine runs
 again finds its ranges done. Progress is Beam's metrics in the namespace ``orchestra``.
@@ -7,8 +7,9 @@ again finds its ranges done. Progress is Beam's metrics in the namespace ``orche
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Generic, TypeVar
 
 import apache_beam as beam
@@ -18,23 +19,21 @@ from apache_beam.metrics import Metrics
 
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.scale.checking import Checker
-from orchestra_lib.scale.spec import TransferSpec
+from orchestra_lib.scale.embedding import Reembedder
+from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec
 from orchestra_lib.scale.transfer import Carrier, Outcome
 
 NAMESPACE = "orchestra"
 
-Sessions = TypeVar("Sessions", Carrier, Checker)
+Sessions = TypeVar("Sessions", Carrier, Checker, Reembedder)
 
 
 class _WithSessions(beam.DoFn, Generic[Sessions]):  # type: ignore[misc]
     """Keeps a worker's sessions from bundle to bundle, and opens new ones after they were lost."""
 
-    def __init__(self, spec: TransferSpec) -> None:
-        self._spec = spec
+    def __init__(self, opened: Callable[[], Sessions]) -> None:
+        self._opened = opened
         self._sessions: Sessions | None = None
-
-    def _opened(self) -> Sessions:
-        raise NotImplementedError
 
     def _with_sessions(self) -> Sessions:
         if self._sessions is None:
@@ -55,16 +54,13 @@ class TransferRange(_WithSessions[Carrier]):
     """Brings a range to the target; yields its number."""
 
     def __init__(self, spec: TransferSpec) -> None:
-        super().__init__(spec)
+        super().__init__(partial(Carrier, spec))
         self._rows = Metrics.counter(NAMESPACE, "rows")
         self._bytes = Metrics.counter(NAMESPACE, "bytes")
         self._slowed = Metrics.counter(NAMESPACE, "ranges slowed")
         self._outcomes = {outcome: Metrics.counter(NAMESPACE, f"ranges {outcome}") for outcome in Outcome}
         self._milliseconds = Metrics.distribution(NAMESPACE, "range ms")
         self._commit_ms = Metrics.distribution(NAMESPACE, "target commit ms")
-
-    def _opened(self) -> Carrier:
-        return Carrier(self._spec)
 
     def process(self, element: KeyRange) -> Iterator[int]:
         """One range."""
@@ -86,12 +82,9 @@ class CheckRange(_WithSessions[Checker]):
     """Compares a range on both sides; yields what was found as a line of JSON."""
 
     def __init__(self, spec: TransferSpec) -> None:
-        super().__init__(spec)
+        super().__init__(partial(Checker, spec))
         self._rows = Metrics.counter(NAMESPACE, "source rows checked")
         self._differing = Metrics.counter(NAMESPACE, "rows that differ")
-
-    def _opened(self) -> Checker:
-        return Checker(self._spec)
 
     def process(self, element: KeyRange) -> Iterator[str]:
         """One range."""
@@ -103,6 +96,28 @@ class CheckRange(_WithSessions[Checker]):
         self._rows.inc(found.source_rows)
         self._differing.inc(found.differing)
         yield json.dumps(asdict(found))
+
+
+class EmbedRange(_WithSessions[Reembedder]):
+    """Gives the memories of a range their new vectors; yields its number."""
+
+    def __init__(self, spec: EmbeddingSpec) -> None:
+        super().__init__(partial(Reembedder, spec))
+        self._counters = {
+            name: Metrics.counter(NAMESPACE, told)
+            for name, told in (("memories", "memories embedded"), ("reused", "reused"), ("asked", "texts asked for"))
+        }
+
+    def process(self, element: KeyRange) -> Iterator[int]:
+        """One range."""
+        try:
+            found = self._with_sessions().embed(element)
+        except psycopg.Error:
+            self._lost()
+            raise
+        for name, counter in self._counters.items():
+            counter.inc(getattr(found, name))
+        yield found.number
 
 
 def transfer_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequence[KeyRange]) -> None:
@@ -123,6 +138,16 @@ def verify_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequenc
         | "share out" >> beam.Reshuffle()
         | "check" >> beam.ParDo(CheckRange(spec))
         | "report" >> beam.io.WriteToText(report, file_name_suffix=".jsonl")
+    )
+
+
+def embedding_pipeline(pipeline: beam.Pipeline, spec: EmbeddingSpec, ranges: Sequence[KeyRange]) -> None:
+    """Put a change of model over these ranges into a pipeline."""
+    _ = (
+        pipeline
+        | "ranges" >> beam.Create(ranges)
+        | "share out" >> beam.Reshuffle()
+        | "embed" >> beam.ParDo(EmbedRange(spec))
     )
 
 

@@ -71,6 +71,34 @@ class TransferSpec:
         return json.dumps(asdict(self), indent=1)
 
 
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """A change of model: the endpoint of the memories, their table and the one beside it for the new vectors.
+
+    ``environment`` names the parameter file that has the model, its dimension and how many requests a minute all
+    workers together may send.
+    """
+
+    target: str
+    environment: str
+    memories: str
+    fresh: str
+    range_bytes: int = 64 * MIB
+    workers: int = 2
+
+    def as_json(self) -> str:
+        """The text that :func:`read_embedding_spec` reads."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def read_embedding_spec(path: Path) -> EmbeddingSpec:
+    """The spec that a file holds. Raises ParameterError for what is none."""
+    try:
+        return EmbeddingSpec(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ParameterError(f"{path} describes no change of model: {error}") from error
+
+
 def read_spec(path: Path) -> TransferSpec:
     """The spec that a file holds. Raises ParameterError for what is none."""
     try:

@@ -33,6 +33,7 @@ from orchestra_lib.settings.observability import Alerting, Logging, Notification
 from orchestra_lib.settings.preflight import Preflight
 from orchestra_lib.settings.rollout import ApiLoad
 from orchestra_lib.settings.rollout import Rollout as ApiRollout
+from orchestra_lib.settings.scale import Scale
 from orchestra_lib.settings.usage import Usage
 from orchestra_lib.settings.windows import Finalization, Window, WindowName
 from orchestra_lib.settings.workstations import Developers, Restore, Workstations
@@ -111,6 +112,7 @@ class Settings(Model):
     windows: Annotated[tuple[Window, ...], FromList] = ()
     finalization: Finalization
     memory: Memory
+    scale: Scale = Scale()
     targets: Targets
     baseline: Baseline
     organization: Organization | None = None
