@@ -26,6 +26,8 @@ _HIGHEST_PER_SECOND = 20_000.0
 _FEWEST_AT_ONCE, _GOALS_IN_FLIGHT = 32, 4
 """As many requests as come in four times the goal may be in flight: with more of them the goal is long missed, and
 what is in flight at the end of a step has to be waited for."""
+_FEWEST_REQUESTS = 20
+"""Of each kind in a step; at a low rate it lasts as long as that takes."""
 _PATIENCE_MS = 1_000.0
 """What cannot be sent within this time is given up, for the same reason."""
 
@@ -84,7 +86,7 @@ class _Search:
 
     def found(self) -> Saturation:
         rate = self._form.first_rate
-        while self._has_time and not self._is_close and rate <= _HIGHEST_PER_SECOND:
+        while self._has_time_for(rate) and not self._is_close and rate <= _HIGHEST_PER_SECOND:
             if not (reason := self._broken(rate)):
                 self._low = rate
             else:
@@ -104,9 +106,11 @@ class _Search:
     def _is_close(self) -> bool:
         return self._low > 0 and self._high <= _CLOSE_ENOUGH * self._low
 
-    @property
-    def _has_time(self) -> bool:
-        return time.monotonic() - self._began + self._form.step_seconds <= self._form.saturation_seconds
+    def _has_time_for(self, rate: float) -> bool:
+        return time.monotonic() - self._began + self._seconds(rate) <= self._form.saturation_seconds
+
+    def _seconds(self, rate: float) -> float:
+        return max(self._form.step_seconds, _FEWEST_REQUESTS * len(self._workload.kinds) / rate)
 
     def _broken(self, rate: float) -> str:
         """Why a rate does not hold, twice; empty when it does."""
@@ -116,7 +120,7 @@ class _Search:
         goal_seconds = max(kind.goal_p95_ms for kind in self._workload.kinds) / 1e3
         at_once = max(_FEWEST_AT_ONCE, math.ceil(_GOALS_IN_FLIGHT * goal_seconds * rate))
         seed = len(self._steps) + 1
-        run = self._workload.offer(Load(rate, self._form.step_seconds, seed, at_once, time_limit_ms=_PATIENCE_MS))
+        run = self._workload.offer(Load(rate, self._seconds(rate), seed, at_once, time_limit_ms=_PATIENCE_MS))
         kinds, lag = by_kind(self._workload, run), lag_p95_ms(run)
         reason = _reason(kinds, run.offered_per_second, run.achieved_per_second, lag)
         self._steps.append(RateStep(rate, run.offered_per_second, run.achieved_per_second, kinds, lag, reason))

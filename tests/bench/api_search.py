@@ -56,17 +56,20 @@ class SameSql:
     def __call__(self) -> Iterator[Any]:
         options = f"-c role={ROLE} -c plan_cache_mode=force_custom_plan -c ivfflat.iterative_scan=relaxed_order"
         with psycopg.connect(self.dsn, autocommit=True, options=options) as connection:
+            # One way to the server and back for the whole transaction, as the API has it.
             register_vector(connection)
             for planning in sessions._PLANNING:
                 connection.execute(planning)
 
             def ask(number: int) -> Outcome:
                 query = Vector(self.queries[number % len(self.queries)])
-                with connection.pipeline(), connection.transaction():
+                cursor = connection.cursor(binary=True)
+                with connection.pipeline():
+                    connection.execute("BEGIN", prepare=False)
                     connection.execute(f"SELECT set_config('{schema.USER_SETTING}', %s, true)", [USER], prepare=True)
-                    cursor = connection.cursor(binary=True)
-                    rows = cursor.execute(self.statement, {**self.values, "query": query}, prepare=True).fetchall()
-                return Outcome(None, len(rows) < K)
+                    cursor.execute(self.statement, {**self.values, "query": query}, prepare=True)
+                    connection.execute("COMMIT", prepare=False)
+                return Outcome(None, len(cursor.fetchall()) < K)
 
             for number in range(10):
                 ask(number)
