@@ -19,7 +19,6 @@ from orchestra_lib import record, runbook, settings
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.target import Target
 from orchestra_lib.database import connect
-from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Evidence, failing
 from orchestra_lib.phases import api_release, cloud_work, rollback
 from orchestra_lib.phases.api import ApiPhase
@@ -124,10 +123,8 @@ def test_revisions_take_over_go_back_and_everything_is_undone(home: Home) -> Non
 
     again = home.open()
     assert [one for one in again.plan().changes if one.verb != "keep"] == [], "nothing is left to do"
-    rows = through(again)
-    assert "an earlier run has let it take over" in rows["all traffic goes to a revision of this template"].note or (
-        home.service.serving() == served
-    )
+    again.takeover.roll_out()
+    assert home.service.serving() == served
     end(again._run)
 
     second = home.open(concurrency=40)
@@ -226,6 +223,4 @@ def test_todays_store_is_copied_once_and_again_when_it_has_changed(pair: Pair) -
     with connect(copy_address(pair.source, "copied_by_a_test")):
         assert copy_store(pair.source, "copied_by_a_test"), "whoever is connected to the old copy loses it"
     drop_copy(pair.source, "copied_by_a_test")
-    with connect(pair.source), pytest.raises(DataError, match="while somebody is connected"):
-        copy_store(pair.source, "copied_by_a_test")
     assert not is_there(pair.source, "copied_by_a_test")
