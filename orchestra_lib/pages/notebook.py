@@ -82,7 +82,6 @@ def _figure(data: dict[str, Any]) -> Figure:
     # "</" would end the script element in the middle of a text.
     stated = json.dumps({"data": live["data"], "layout": live["layout"]}).replace("</", "<\\/")
     html = (
-        f'<div class="figure"><div class="still">{still}</div>'
-        f'<script type="application/json">{stated}</script></div>'
-    )  # fmt: skip
+        f'<div class="figure"><div class="still">{still}</div><script type="application/json">{stated}</script></div>'
+    )
     return Figure(title.split("<br>")[0], html)

@@ -64,9 +64,7 @@ def _sealed(entry: Entry, findings: Iterable[Finding]) -> Run:
     path = _as_sealed(entry.record, entry.record_sha256)
     notebook = _as_sealed(entry.notebook, entry.notebook_sha256)
     kept = record.load(path) if path and not harm else None
-    return Run(
-        entry.run_id, entry.runbook, entry.at, entry, kept, None if harm else notebook, harm, tuple(remarks)
-    )  # fmt: skip
+    return Run(entry.run_id, entry.runbook, entry.at, entry, kept, None if harm else notebook, harm, tuple(remarks))
 
 
 def _is_about(finding: Finding, entry: Entry) -> bool:

@@ -86,8 +86,8 @@ def _heading(title: str) -> str:
 def _left(panels: Sequence[Panel]) -> float:
     """Room for the labels and names of the axes at the left edge."""
     outer = [panel for panel in panels if panel.x_domain[0] < 0.02 and panel.shows_labels("y")]
-    widest = max((width_of(text, _TICK) for panel in outer for _, text in ticks(panel.y_axis, panel.y, 300, "y")),
-                 default=0.0)  # fmt: skip
+    labels = [text for panel in outer for _, text in ticks(panel.y_axis, panel.y, 300, "y")]
+    widest = max((width_of(text, _TICK) for text in labels), default=0.0)
     named = any(panel.name("y") for panel in outer)
     return 20 + min(widest, _WIDEST_LABELS) + (22 if named else 0)
 
@@ -108,30 +108,37 @@ def _is_crowded(panel: Panel) -> bool:
 
 
 def _axes(panel: Panel) -> str:
+    return _y_axis(panel) + _x_axis(panel) + line(panel.left, panel.bottom, panel.right, panel.bottom, "#9aa4b2")
+
+
+def _y_axis(panel: Panel) -> str:
+    left, top, bottom = panel.left, panel.top, panel.bottom
     parts = []
-    left, right, top, bottom = panel.left, panel.right, panel.top, panel.bottom
     for number, text in ticks(panel.y_axis, panel.y, bottom - top, "y"):
         y = panel.y_pixel(number)
-        parts.append(line(left, y, right, y) if panel.y.kind != "category" else "")
+        parts.append(line(left, y, panel.right, y) if panel.y.kind != "category" else "")
         if panel.shows_labels("y"):
-            shown = _shortened(text, _TICK)
-            parts.append(text_at(left - 8, y + 4, escape(shown), size=_TICK, colour=GREY, anchor="end"))
-    crowded = _is_crowded(panel)
-    for number, text in ticks(panel.x_axis, panel.x, right - left, "x"):
-        x = panel.x_pixel(number)
-        parts.append(line(x, top, x, bottom) if panel.x.kind != "category" else "")
-        if panel.shows_labels("x"):
-            turned, anchor = (-35, "end") if crowded else (0, "middle")
-            parts.append(
-                text_at(x, bottom + 16, escape(text), size=_TICK, colour=GREY, anchor=anchor, turned=turned)
-            )  # fmt: skip
-    parts.append(line(left, bottom, right, bottom, "#9aa4b2"))
-    if panel.name("x"):
-        place = bottom + _label_height(panel) + 18
-        parts.append(text_at((left + right) / 2, place, panel.name("x"), size=_NAME, anchor="middle"))
+            shown = escape(_shortened(text, _TICK))
+            parts.append(text_at(left - 8, y + 4, shown, size=_TICK, colour=GREY, anchor="end"))
     if panel.name("y"):
         x = 16 if panel.x_domain[0] < 0.02 else left - 44
         parts.append(text_at(x, (top + bottom) / 2, panel.name("y"), size=_NAME, anchor="middle", turned=-90))
+    return "".join(parts)
+
+
+def _x_axis(panel: Panel) -> str:
+    left, right, bottom = panel.left, panel.right, panel.bottom
+    turned, anchor = (-35, "end") if _is_crowded(panel) else (0, "middle")
+    parts = []
+    for number, text in ticks(panel.x_axis, panel.x, right - left, "x"):
+        x = panel.x_pixel(number)
+        parts.append(line(x, panel.top, x, bottom) if panel.x.kind != "category" else "")
+        if panel.shows_labels("x"):
+            label = text_at(x, bottom + 16, escape(text), size=_TICK, colour=GREY, anchor=anchor, turned=turned)
+            parts.append(label)
+    if panel.name("x"):
+        y = bottom + _label_height(panel) + 18
+        parts.append(text_at((left + right) / 2, y, panel.name("x"), size=_NAME, anchor="middle"))
     return "".join(parts)
 
 
