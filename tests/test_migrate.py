@@ -15,11 +15,12 @@ import pytest
 import small_runbooks
 from small_runbooks import CLOSE, GOOD, OPEN, PARAMETERS
 
-from orchestra_lib import audit, migrate, record, settings
+from orchestra_lib import audit, migrate, record, run_summary, settings
 from orchestra_lib.errors import ParameterError
 
 REAL_PARAMETERS = settings.root() / "parameters"
 BAD = 'run.add(yes_or_no("indexes are equal", Source.MEASURED, False))\nrun.verify()'
+ALL = ["01", "03", "06", "07"]
 CHAIN = {"02_before": (), "03_memory": ("lists", "source_dsn"), "04_after": ("lists", "source_dsn")}
 
 
@@ -110,6 +111,30 @@ def test_a_parameter_of_no_notebook_is_refused_before_anything_runs(home: Path) 
     with pytest.raises(ParameterError, match=r"lists is a parameter of none .*; they have environment$"):
         migrated(("lists", "5"), last="02")
     assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize(("mode", "outcome", "ran"), [("plan", "planned", ["01", "03"]), ("apply", "completed", ALL)])
+def test_a_plan_of_the_chain_goes_on_past_what_fails_and_leaves_out_what_measures(
+    home: Path, monkeypatch: pytest.MonkeyPatch, mode: str, outcome: str, ran: list[str]
+) -> None:
+    for phase in ALL:
+        (home / "notebooks" / f"{phase}_phase.ipynb").touch()
+    monkeypatch.setattr(migrate, "parameter_names", lambda runbook: ("mode",))
+    begun: list[str] = []
+
+    def run(notebook: Path, output: Path, *_: object) -> run_summary.Ended:
+        begun.append(notebook.name[:2])
+        found = record.open_record(notebook.stem, output, None)
+        found.outcome, found.mode = record.Outcome(outcome), mode
+        fails = mode == "plan" and begun[-1] == "01"
+        if fails:
+            found.outcome, found.failure = record.Outcome.FAILED, record.Failure(error="GateFailed", message="closed")
+        return run_summary.Ended(notebook.stem, found, int(fails), "", 1.0)
+
+    monkeypatch.setattr(migrate, "_run", run)
+    code, told = migrated(("mode", mode))
+    assert (begun, code) == (ran, int(mode == "plan")), told
+    assert ("06_phase  left out: what it measures is only planned" in told) is (mode == "plan")
 
 
 # --- running them -----------------------------------------------------------------------------------------------------
