@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeVar
 
@@ -26,9 +27,11 @@ from orchestra_lib.service.schema import USER_SETTING, confined
 from orchestra_lib.service.settings import PREFIX, SHARE_OF_CONNECTIONS, ServiceSettings
 
 Result = TypeVar("Result")
+Row = TypeVar("Row")
 Session = psycopg.AsyncConnection[Any]
 Work = Callable[[Session], Awaitable[Result]]
 """What is done inside a transaction."""
+Once = Callable[[], Coroutine[Any, Any, Result]]
 
 _CONNECT_TIMEOUT_SECONDS = 5
 _LIFETIME_SECONDS = 600.0
@@ -147,16 +150,39 @@ class Sessions:
         ``repeatable`` work is done again, once, when its session turns out to be lost: then it must not matter whether
         it was done already. Raises StoreError.
         """
+
+        async def done() -> Result:
+            async with self._lent_session(spent) as session, _transaction(session, user_id):
+                return await work(session)
+
+        return await self._guarded(done, 2 if repeatable else 1)
+
+    async def rows(self, user_id: str, statement: Work[psycopg.AsyncCursor[Row]], spent: Spent) -> list[Row]:
+        """The rows of one statement that reads, which ``statement`` executes without fetching any.
+
+        They are fetched when the transaction has ended: that is one way to the server and back, where ``run`` needs
+        one more to hear what was found before the end is sent. Raises StoreError.
+        """
+
+        async def done() -> list[Row]:
+            async with self._lent_session(spent) as session:
+                async with _transaction(session, user_id):
+                    cursor = await statement(session)
+                return await cursor.fetchall()
+
+        return await self._guarded(done, 2)
+
+    async def _guarded(self, once: Once[Result], attempts: int) -> Result:
         try:
-            return await self.breaker.call(lambda: self._attempts(user_id, work, spent, 2 if repeatable else 1))
+            return await self.breaker.call(lambda: self._attempts(once, attempts))
         except BreakerOpen as error:
             raise StoreUnavailable(
                 "the store has failed several times in a row and is left alone for a moment", max(1.0, error.seconds)
             ) from error
 
-    async def _attempts(self, user_id: str, work: Work[Result], spent: Spent, attempts: int) -> Result:
+    async def _attempts(self, once: Once[Result], attempts: int) -> Result:
         try:
-            return await self._in_time(user_id, work, spent)
+            return await self._in_time(once)
         except psycopg.Error as error:
             told = _told(error)
             if told is None:
@@ -164,16 +190,16 @@ class Sessions:
             if _session_is_lost(error):
                 await self._replace_lost_sessions()
                 if attempts > 1:
-                    return await self._attempts(user_id, work, spent, attempts - 1)
+                    return await self._attempts(once, attempts - 1)
             raise told from error
 
-    async def _in_time(self, user_id: str, work: Work[Result], spent: Spent) -> Result:
+    async def _in_time(self, once: Once[Result]) -> Result:
         """One attempt, given up when a server does not even say that it takes too long.
 
         The task that is given up ends by itself a few seconds later, and its session with it: waiting for that would
         keep the caller waiting too.
         """
-        task = asyncio.create_task(self._transaction(user_id, work, spent))
+        task = asyncio.create_task(once())
         seconds = self._settings.pool_timeout_seconds + self._settings.statement_timeout_seconds + _MARGIN_SECONDS
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -191,7 +217,8 @@ class Sessions:
         task.add_done_callback(self._abandoned.discard)
         task.add_done_callback(_retrieve)
 
-    async def _transaction(self, user_id: str, work: Work[Result], spent: Spent) -> Result:
+    @asynccontextmanager
+    async def _lent_session(self, spent: Spent) -> AsyncIterator[Session]:
         started = time.perf_counter()
         try:
             async with self._pool.connection() as session:
@@ -199,10 +226,7 @@ class Sessions:
                 spent.waiting += lent - started
                 self._lent += 1
                 try:
-                    # In a pipeline the start, the user and the first statement are one way to the server and back.
-                    async with session.pipeline(), session.transaction():
-                        await session.execute(_SET_USER, [user_id], prepare=True)
-                        return await work(session)
+                    yield session
                 finally:
                     self._lent -= 1
                     spent.database += time.perf_counter() - lent
@@ -268,6 +292,20 @@ class Sessions:
                 f"the vectors of {self._settings.table} have {row[0] if row else 'no'} dimensions, the service is set "
                 f"to {self._settings.dimension}; set {PREFIX}DIMENSION"
             )
+
+
+@asynccontextmanager
+async def _transaction(session: Session, user_id: str) -> AsyncIterator[None]:
+    """One transaction of one user's, sent in one go with what is executed inside.
+
+    psycopg's own ``transaction()`` waits for the server once at its start and three times at its end, in a pipeline
+    too. What fails here is rolled back by whoever lent the session.
+    """
+    async with session.pipeline():
+        await session.execute("BEGIN", prepare=False)
+        await session.execute(_SET_USER, [user_id], prepare=True)
+        yield
+        await session.execute("COMMIT", prepare=False)
 
 
 def _parameters(settings: ServiceSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
-from psycopg import sql
+from psycopg import AsyncCursor, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -155,6 +155,9 @@ class MemoryStore:
         self._sessions, self._dimension = sessions, dimension
         self._table = sql.Identifier(table)
         self._near_statements: dict[tuple[IndexForm, tuple[str, ...], bool], bytes] = {}
+        self._page_statements: dict[tuple[tuple[str, ...], bool], bytes] = {}
+        one = sql.SQL("SELECT {columns} FROM {table} WHERE id = %(id)s AND {alive}")
+        self._one_statement = self._filled(one).as_bytes()
 
     async def store(self, user: str, new: NewMemory, key: str | None, spent: Spent) -> Receipt:
         """Store a memory, once for a key. Raises Problem for a key that came with another request before."""
@@ -203,8 +206,7 @@ class MemoryStore:
 
     async def get(self, user: str, id_: str, spent: Spent) -> Memory | None:
         """The memory of that id; None where the user has none."""
-        statement = sql.SQL("SELECT {columns} FROM {table} WHERE id = %(id)s AND {alive}")
-        found = await self._read(user, self._filled(statement), {"id": id_}, spent)
+        found = await self._read(user, self._one_statement, {"id": id_}, spent)
         return found[0] if found else None
 
     async def delete(self, user: str, id_: str, spent: Spent) -> bool:
@@ -218,17 +220,25 @@ class MemoryStore:
 
     async def page(self, user: str, filters: Filters, limit: int, after: Position | None, spent: Spent) -> Page:
         """Up to ``limit`` memories, newest first, from behind ``after`` on."""
-        further = sql.SQL("(created_at, id) < (%(at)s, %(id)s)") if after else sql.SQL("true")
-        statement = sql.SQL(
-            "SELECT {columns} FROM {table} WHERE {alive} AND {filters} AND {further}"
-            " ORDER BY created_at DESC, id DESC LIMIT %(limit)s"
-        )
+        statement = self._page_statement(tuple(filters.stated()), further=after is not None)
         values = {**filters.stated(), "limit": limit + 1}
         if after:
             values.update(at=after.created_at, id=after.id)
-        found = await self._read(user, self._filled(statement, filters.stated(), further=further), values, spent)
+        found = await self._read(user, statement, values, spent)
         shown = tuple(found[:limit])
         return Page(shown, Position(shown[-1].created_at, shown[-1].id) if len(found) > limit else None)
+
+    def _page_statement(self, names: tuple[str, ...], *, further: bool) -> bytes:
+        """Put together once, as that of a search is."""
+        key = (names, further)
+        if key not in self._page_statements:
+            statement = sql.SQL(
+                "SELECT {columns} FROM {table} WHERE {alive} AND {filters} AND {further}"
+                " ORDER BY created_at DESC, id DESC LIMIT %(limit)s"
+            )
+            behind = sql.SQL("(created_at, id) < (%(at)s, %(id)s)") if further else sql.SQL("true")
+            self._page_statements[key] = self._filled(statement, names, further=behind).as_bytes()
+        return self._page_statements[key]
 
     async def search(
         self, user: str, filters: Filters, k: int, embedding: Embedding | None, text: str | None, spent: Spent
@@ -239,11 +249,10 @@ class MemoryStore:
         candidates = max(FUSED_CANDIDATES, 4 * k)
 
         async def work(session: Session) -> list[Hit]:
-            distances = (
-                dict(await self._near(session, filters, candidates, embedding, sql.Identifier("id")))
-                if embedding is not None
-                else {}
-            )
+            distances: dict[str, float] = {}
+            if embedding is not None:
+                near = await self._near(session, filters, candidates, embedding, sql.Identifier("id"))
+                distances = dict(await near.fetchall())
             texts = await self._fitting_ids(session, filters, candidates, text or "")
             best = fuse([list(distances), texts])[:k]
             rows = {one.id: one for one in await self._rows(session, [id_ for id_, _ in best])}
@@ -252,22 +261,21 @@ class MemoryStore:
         return await self._sessions.run(user, work, spent, repeatable=True)
 
     async def _nearest(self, user: str, filters: Filters, k: int, embedding: Embedding, spent: Spent) -> list[Hit]:
-        async def work(session: Session) -> list[Hit]:
-            rows = await self._near(session, filters, k, embedding, _COLUMNS)
-            return [Hit(Memory(*row[:-1]), row[-1], None) for row in rows]
+        async def statement(session: Session) -> AsyncCursor[tuple[Any, ...]]:
+            return await self._near(session, filters, k, embedding, _COLUMNS)
 
-        return await self._sessions.run(user, work, spent, repeatable=True)
+        rows = await self._sessions.rows(user, statement, spent)
+        return [Hit(Memory(*row[:-1]), row[-1], None) for row in rows]
 
     async def _near(
         self, session: Session, filters: Filters, limit: int, embedding: Embedding, columns: sql.Composable
-    ) -> list[tuple[Any, ...]]:
-        """The columns and the distance of the nearest memories, nearest first."""
+    ) -> AsyncCursor[tuple[Any, ...]]:
+        """The columns and the distance of the nearest memories, nearest first; not yet fetched."""
         statement = self._near_statement(self._sessions.form, tuple(filters.stated()), columns)
         few = self._sessions.few_rows(limit)
         values = {**filters.stated(), "query": Vector(embedding), "limit": limit, "few": few, "over_few": few + 1}
         cursor = session.cursor(binary=True)
-        await cursor.execute(statement, values, prepare=True)
-        return await cursor.fetchall()
+        return await cursor.execute(statement, values, prepare=True)
 
     def _near_statement(self, form: IndexForm, names: tuple[str, ...], columns: sql.Composable) -> bytes:
         """Put together once: doing it for every search takes longer than sending it."""
@@ -300,12 +308,11 @@ class MemoryStore:
         cursor = session.cursor(row_factory=class_row(Memory))
         return await (await cursor.execute(statement, [list(ids)])).fetchall()
 
-    async def _read(self, user: str, statement: sql.Composed, values: Mapping[str, Any], spent: Spent) -> list[Memory]:
-        async def work(session: Session) -> list[Memory]:
-            cursor = session.cursor(row_factory=class_row(Memory))
-            return await (await cursor.execute(statement, values)).fetchall()
+    async def _read(self, user: str, statement: bytes, values: Mapping[str, Any], spent: Spent) -> list[Memory]:
+        async def asked(session: Session) -> AsyncCursor[Memory]:
+            return await session.cursor(row_factory=class_row(Memory)).execute(statement, values)
 
-        return await self._sessions.run(user, work, spent, repeatable=True)
+        return await self._sessions.rows(user, asked, spent)
 
     def _filled(self, statement: sql.SQL, names: Iterable[str] = (), **parts: sql.Composable) -> sql.Composed:
         """The statement with the table, the columns, and the conditions of the filters of these names."""
