@@ -16,12 +16,12 @@ from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.database import connect
 from orchestra_lib.display import Table, evidence_table
 from orchestra_lib.display.schedule import schedule_figure
-from orchestra_lib.errors import GateFailed
+from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.cutover_journal import CutoverJournal, Outcome
 from orchestra_lib.memory_target import writers
 from orchestra_lib.move import TARGET_TABLE
-from orchestra_lib.phases.api import ApiPhase
+from orchestra_lib.phases.api_release import rollouts
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.phases.finalization_handover import HandOver
 from orchestra_lib.phases.finalization_outlook import Outlook
@@ -32,7 +32,9 @@ from orchestra_lib.phases.memory_stream import StreamSteps
 from orchestra_lib.phases.vector_tuning import memory_store
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.rollout.blue_green import redirect
+from orchestra_lib.rollout.service import RunService
 from orchestra_lib.runbook import Runbook
+from orchestra_lib.settings import Settings
 from orchestra_lib.validation.gates import PHASES, gate_evidence
 from orchestra_lib.validation.retirement import Retirement, retirement
 from orchestra_lib.validation.schedule import schedule
@@ -59,7 +61,7 @@ class FinalizationPhase:
         self._load = RehearsalLoad(self._stores)
         self._stream = StreamSteps(self._stores, self._load, None)
         self._cutover = CutoverSteps(self._stores, self._load, self._stream)
-        self._service = ApiPhase(run).service
+        self._service = RunService(self._work.client, _service_name(run.settings))
         self._cutover.settle()
         self._judged: tuple[Evidence, ...] = ()
         self._runs: Mapping[str, SealedRun] = latest_runs(self._environment, rehearsal=run.rehearsal)
@@ -75,6 +77,12 @@ class FinalizationPhase:
             return (
                 *gates,
                 self._developers(),
+                yes_or_no(
+                    "no rollout of the API is in its middle",
+                    Source.OBSERVED,
+                    rollouts(self._settings).unfinished(self._service.name) is None,
+                    note="run 05_api: it ends one that was cut off",
+                ),
                 yes_or_no("the writers can be switched over", Source.OBSERVED, not obstacle, note=obstacle),
                 yes_or_no(
                     "what is written after the switch can come back",
@@ -342,3 +350,10 @@ class FinalizationPhase:
             secrets.source_dsn if secrets else "",
             self._environment,
         )
+
+
+def _service_name(settings: Settings) -> str:
+    """The full name of phase 5's service. Raises ParameterError for an environment that has none."""
+    if settings.project is None or settings.regions is None or settings.api is None:
+        raise ParameterError(f"environment {settings.environment.name} has no sections project, regions and api")
+    return f"projects/{settings.project.id}/locations/{settings.regions.primary}/services/{settings.api.service}"

@@ -14,10 +14,7 @@ from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.evidence import Evidence, Source
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.cloud_work import CloudWork
-from orchestra_lib.phases.delivery import Parts
-from orchestra_lib.phases.found_memory import rehearsal_corpus, rehearses_store
 from orchestra_lib.phases.index_journals import tuning_journal
-from orchestra_lib.phases.serving import Serving
 from orchestra_lib.phases.tuning import IndexTuning
 from orchestra_lib.phases.vector_tuning import VectorTuningPhase, memory_store, searched_now
 from orchestra_lib.prices import list_prices
@@ -40,7 +37,7 @@ class Outlook:
 
     def drift(self) -> Table:
         """How far the index has drifted since it was made: where the watch of 08 begins to count."""
-        return VectorTuningPhase(self._run).drift()
+        return self._tuning.drift()
 
     def challengers(self) -> Table:
         """AlloyDB's index, ScaNN and Vertex AI Vector Search: the same questions, the same truth, the same units.
@@ -63,19 +60,13 @@ class Outlook:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _serving(self) -> Serving:
-        corpus = rehearsal_corpus(self._run) if rehearses_store(self._settings, self._work) else None
-        tuning = IndexTuning(self._run, TARGET_TABLE, tuning_journal(self._settings))
-        return Serving(self._settings, self._address, TARGET_TABLE, tuning, corpus)
-
-    @cached_property
-    def _queries(self) -> Parts:
-        return self._serving.parts()
+    def _tuning(self) -> VectorTuningPhase:
+        return VectorTuningPhase(self._run)
 
     def _present(self) -> tuple[object, ...]:
         with connect(self._address, role="target") as session:
             form, effort = searched_now(session, self._settings.memory.search.k)
-        found = self._serving.delivery(form, effort, self._queries, "now", "store")
+        found = self._tuning.serving.delivery(form, effort, self._tuning.parts(), "now", "store")
         name = f"{form.label}, effort {effort}"
         return self._row(name, found.recall, found.p50_ms, found.p95_ms, "what serves now")
 
@@ -89,7 +80,7 @@ class Outlook:
         found = tune(
             self._address,
             TARGET_TABLE,
-            self._serving.queries(),
+            self._tuning.serving.queries(),
             tuning.goals(()),
             journal_path=tuning_journal(self._settings).with_suffix(".scann.jsonl"),
             options=replace(tuning.options(), methods=("scann",), storages=("vector",), certify=False),
@@ -108,7 +99,7 @@ class Outlook:
             return self._not_measured(name, "finalization.vertex_index_endpoint is open: no index was named")
         index = DeployedIndex(wanted.vertex_index_endpoint, wanted.vertex_deployed_index)
         client = match_client(self._work.client.target, index)
-        found = ask(client, index, self._queries.reporting, self._settings.memory.search.k)
+        found = ask(client, index, self._tuning.parts().reporting, self._settings.memory.search.k)
         return self._row(name, found.recall, found.p50_ms, found.p95_ms, index.id)
 
     def _row(

@@ -72,6 +72,17 @@ class VectorTuningPhase:
         self._certificate: Certificate | None = None
         self._deliveries: tuple[Delivery, Delivery] | None = None
 
+    @property
+    def serving(self) -> Serving:
+        """The index that serves, for those who look at it with the same questions."""
+        return self._serving
+
+    def parts(self) -> Parts:
+        """The questions with their exact neighbours, found once."""
+        if self._queries is None:
+            self._queries = self._serving.parts()
+        return self._queries
+
     # --- check --------------------------------------------------------------------------------------------------------
 
     def profile(self) -> Table:
@@ -290,7 +301,7 @@ class VectorTuningPhase:
         return Searchable(_TABLE, memory.index.opclass, memory.search.k, form, dimension=memory.dimension)
 
     def _watched(self) -> DriftReport | None:
-        queries = self._queries or self._serving.parts()
+        queries = self.parts()
         with connect(self._address, role="target") as session:
             index = serving_index(session, _TABLE)
             if index is None:
