@@ -66,7 +66,7 @@ class HandOver:
         lines = [
             "# Runbooks",
             "",
-            "| runbook | what it is for | last run that counts | undone by |",
+            "| runbook | what it is for | last run | undone by |",
             "|---|---|---|---|",
         ]
         for path in sorted((settings.root() / "notebooks").glob("[0-9][0-9]_*.ipynb")):
