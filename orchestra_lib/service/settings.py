@@ -52,7 +52,9 @@ class ServiceSettings(BaseModel):
     breaker_failures: Annotated[int, Field(ge=1)] = 5
     breaker_recovery_seconds: Annotated[float, Field(gt=0)] = 2.0
 
-    max_in_flight: Annotated[int, Field(ge=1, le=1_000)] = 80
+    max_in_flight: Annotated[int, Field(ge=1, le=1_000)] = 72
+    """Less than Cloud Run's concurrency, which is 80 where nobody says otherwise: an instance is never given more than
+    that, so a limit that is as high refuses nobody, and what is too much waits in Cloud Run's queue instead."""
     max_body_bytes: Annotated[int, Field(ge=1_024)] = 1 << 20
     retry_after_seconds: Annotated[int, Field(ge=1)] = 1
     shutdown_seconds: Annotated[float, Field(gt=0)] = 10.0 - _RESERVED_SECONDS
