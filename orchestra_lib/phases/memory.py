@@ -22,6 +22,7 @@ from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.verify import verify
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.paths import state_directory
+from orchestra_lib.phases.memory_at_scale import both_ways, copied_by_pipeline
 from orchestra_lib.phases.memory_cutover import CutoverSteps
 from orchestra_lib.phases.memory_drills import DrillSteps
 from orchestra_lib.phases.memory_index import IndexSteps
@@ -88,6 +89,7 @@ class MemoryPhase:
         if self._settings.stream.live:
             rows += self._stream_checks()
         rows += self.index.checks(taken)
+        rows += both_ways(self._run.settings, taken)
         if self._stores.cloud is not None:
             rows += self._stores.cloud.checks(self._stores.cloud.look())
         return tuple(rows)
@@ -264,13 +266,16 @@ class MemoryPhase:
 
     def _copy_live(self) -> tuple[Evidence, ...]:
         progress = Progress("copy", "rows")
-        done = initial_copy(self._stores.move(self._stores.target()).copy_spec(), progress)
+        move = self._stores.move(self._stores.target())
+        by_pipeline = copied_by_pipeline(self._run.settings, move, self._taken_inventory())
+        done = initial_copy(move.copy_spec(), progress)
         # Once the stream has run, the target is no longer what was copied: both are compared while it runs.
         self._copied = () if done.before.state == initial.DONE else done.ranges
         if done.before.state == initial.UNFINISHED:
             self._run.note(f"an earlier run was cut off in its copy: {done.before.reason}; the rest has been copied")
         begun = {initial.NEW: "begun", initial.UNFINISHED: "gone on with", initial.DONE: "found complete"}
-        rows = (Evidence("the copy was", Source.OBSERVED, begun[done.before.state], note=done.before.reason),)
+        copied = Evidence("the copy was", Source.OBSERVED, begun[done.before.state], note=done.before.reason)
+        rows = (*by_pipeline, copied)
         return rows if done.before.state == initial.DONE else (*rows, *self._copy_evidence(done.sent))
 
     def _copy_still(self) -> tuple[Evidence, ...]:

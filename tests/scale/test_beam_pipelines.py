@@ -13,11 +13,18 @@ import psutil
 import pytest
 from memory_stores import local_down, server_directory
 from stores import fill
+from test_choice import local
 from test_options import WORKERS, production
 from transfers import RANGE_BYTES, execute, prepare, spec_of
 
 from orchestra_lib.cloud.target import connect as cloud
+from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
+from orchestra_lib.memory.initial_copy import DONE, standing
+from orchestra_lib.memory.inventory import take_inventory
+from orchestra_lib.memory.source import source_table
+from orchestra_lib.move import Move
+from orchestra_lib.phases.memory_at_scale import copied_by_pipeline
 from orchestra_lib.scale.attempts import run_embedding, run_transfer, run_verification
 from orchestra_lib.scale.backfill import begin
 from orchestra_lib.scale.extra import beam_python
@@ -135,3 +142,16 @@ def test_a_change_of_model_reaches_every_memory(pair, tmp_path, monkeypatch):
         assert run_embedding(spec) == ()
     finally:
         local_down()
+
+
+def test_runbook_03_finds_what_the_pipeline_brought_complete(pair, transfer):
+    wanted = local(pipeline_from_rows=1)
+    with connect(pair.source) as source:
+        taken = take_inventory(source, source_table(source, "memories", {}))
+    slot = {"slot": transfer.slot, "publication": transfer.publication}
+    memory = wanted.memory.model_copy(update={"stream": wanted.memory.stream.model_copy(update=slot)})
+    wanted = wanted.model_copy(update={"memory": memory})
+    move = Move(wanted, pair.source, pair.target)
+    (brought,) = copied_by_pipeline(wanted, move, taken)
+    assert brought.value >= 1
+    assert standing(move.copy_spec()).state == DONE

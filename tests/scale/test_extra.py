@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -12,6 +14,7 @@ from orchestra_lib.scale.attempts import run_transfer
 from orchestra_lib.scale.endpoint import address_of
 from orchestra_lib.scale.extra import VARIABLE, beam_python, require_beam
 from orchestra_lib.scale.spec import Pace, TransferSpec, read_spec
+from orchestra_lib.settings import root
 
 SPEC = TransferSpec("file:/a", "file:/b", "s", "s", "s", columns={"id": "key"}, pace=Pace(rows_per_second=5))
 
@@ -59,3 +62,15 @@ def test_a_connection_string_is_no_endpoint(endpoint):
 def test_an_instance_needs_a_user_and_a_database():
     with pytest.raises(ParameterError, match="names no database and no user"):
         address_of("alloydb:projects/p/locations/l/clusters/c/instances/i")
+
+
+def test_the_pins_are_beams_and_hold_all_that_a_worker_imports():
+    lines = [line for line in (root() / "requirements-dataflow.txt").read_text().splitlines() if "==" in line]
+    pins = dict(line.split(" ;")[0].split("==") for line in lines)
+    assert pins["apache-beam"].startswith("2.77.")
+    assert int(pins["protobuf"].split(".")[0]) < 7
+    assert int(pins["google-cloud-aiplatform"].split(".")[0]) < 2
+    project = tomllib.loads((root() / "pyproject.toml").read_text())
+    wanted = {re.split(r"[\[>=]", name)[0] for name in project["dependency-groups"]["dataflow"]}
+    assert wanted <= pins.keys()
+    assert project["project"]["optional-dependencies"]["dataflow"] == ["apache-beam[gcp]==2.77.*"]

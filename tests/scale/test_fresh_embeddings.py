@@ -61,7 +61,7 @@ def embedded(store):
         "WHERE f.text_sha256 = sha256(convert_to(m.content, 'UTF8'))"
     ).fetchall()
     for content, found in rows:
-        np.testing.assert_allclose(np.asarray(found), vector(content), rtol=1e-6)
+        np.testing.assert_allclose(found.to_numpy(), vector(content), rtol=1e-6)
     return len(rows)
 
 
