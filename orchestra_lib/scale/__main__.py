@@ -69,6 +69,9 @@ def _run(spec: TransferSpec | EmbeddingSpec, report: str | None, flags: Sequence
     runner = options.view_as(StandardOptions).runner or FnApiRunner()
     pipeline = beam.Pipeline(runner=runner, options=options)
     if isinstance(spec, EmbeddingSpec):
+        from orchestra_lib.scale.embedding import begin_embedding
+        from orchestra_lib.scale.embedding_pipeline import embedding_pipeline
+
         embedding_pipeline(pipeline, spec, begin_embedding(spec))
     elif report is None:
         transfer_pipeline(pipeline, spec, missing_ranges_of(spec))

@@ -21,7 +21,6 @@ from orchestra_lib.errors import DataError
 from orchestra_lib.memory.compare import Difference
 from orchestra_lib.scale.backfill import begin, finish, ranges_there
 from orchestra_lib.scale.checking import Checked, CheckedRange, together
-from orchestra_lib.scale.embedding import begin_embedding, memories_left
 from orchestra_lib.scale.extra import beam_python
 from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec
 from orchestra_lib.settings import root
@@ -84,6 +83,8 @@ def run_embedding(spec: EmbeddingSpec, flags: Sequence[str] = ()) -> tuple[Attem
     Raises DataError with what the last attempt said when four in a row bring nothing, ParameterError without Beam or
     without a model, TargetUnreachable.
     """
+    from orchestra_lib.scale.embedding import begin_embedding, memories_left  # it takes a second, and models
+
     beam_python()
     begin_embedding(spec)
     missing = memories_left(spec)

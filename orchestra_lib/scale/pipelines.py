@@ -1,4 +1,4 @@
-"""Transfer, verification and change of model as Apache Beam pipelines: the same here and on Dataflow.
+"""The transfer and its verification as Apache Beam pipelines: the same on this machine and on Dataflow.
 
 An element is a key range; its rows are on the target when it leaves the transform, so a bundle that an engine runs
 again finds its ranges done. Progress is Beam's metrics in the namespace ``orchestra``.
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import apache_beam as beam
 import psycopg
@@ -19,38 +19,46 @@ from apache_beam.metrics import Metrics
 
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.scale.checking import Checker
-from orchestra_lib.scale.embedding import Reembedder
-from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec
+from orchestra_lib.scale.spec import TransferSpec
 from orchestra_lib.scale.transfer import Carrier, Outcome
 
 NAMESPACE = "orchestra"
 
-Sessions = TypeVar("Sessions", Carrier, Checker, Reembedder)
+Sessions = TypeVar("Sessions", bound="Closes")
 
 
-class _WithSessions(beam.DoFn, Generic[Sessions]):  # type: ignore[misc]
+class Closes(Protocol):
+    """What a worker keeps open."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
+class WithSessions(beam.DoFn, Generic[Sessions]):  # type: ignore[misc]
     """Keeps a worker's sessions from bundle to bundle, and opens new ones after they were lost."""
 
     def __init__(self, opened: Callable[[], Sessions]) -> None:
         self._opened = opened
         self._sessions: Sessions | None = None
 
-    def _with_sessions(self) -> Sessions:
+    def sessions(self) -> Sessions:
+        """Those that are open, or new ones."""
         if self._sessions is None:
             self._sessions = self._opened()
         return self._sessions
 
-    def _lost(self) -> None:
+    def lose(self) -> None:
+        """Open new ones when they are needed next."""
         if self._sessions is not None:
             self._sessions.close()
             self._sessions = None
 
     def teardown(self) -> None:
         """Beam ends the worker."""
-        self._lost()
+        self.lose()
 
 
-class TransferRange(_WithSessions[Carrier]):
+class TransferRange(WithSessions[Carrier]):
     """Brings a range to the target; yields its number."""
 
     def __init__(self, spec: TransferSpec) -> None:
@@ -65,9 +73,9 @@ class TransferRange(_WithSessions[Carrier]):
     def process(self, element: KeyRange) -> Iterator[int]:
         """One range."""
         try:
-            done = self._with_sessions().transfer(element)
+            done = self.sessions().transfer(element)
         except psycopg.Error:
-            self._lost()
+            self.lose()
             raise
         self._rows.inc(done.rows)
         self._bytes.inc(done.bytes)
@@ -78,7 +86,7 @@ class TransferRange(_WithSessions[Carrier]):
         yield done.number
 
 
-class CheckRange(_WithSessions[Checker]):
+class CheckRange(WithSessions[Checker]):
     """Compares a range on both sides; yields what was found as a line of JSON."""
 
     def __init__(self, spec: TransferSpec) -> None:
@@ -89,35 +97,13 @@ class CheckRange(_WithSessions[Checker]):
     def process(self, element: KeyRange) -> Iterator[str]:
         """One range."""
         try:
-            found = self._with_sessions().check(element)
+            found = self.sessions().check(element)
         except psycopg.Error:
-            self._lost()
+            self.lose()
             raise
         self._rows.inc(found.source_rows)
         self._differing.inc(found.differing)
         yield json.dumps(asdict(found))
-
-
-class EmbedRange(_WithSessions[Reembedder]):
-    """Gives the memories of a range their new vectors; yields its number."""
-
-    def __init__(self, spec: EmbeddingSpec) -> None:
-        super().__init__(partial(Reembedder, spec))
-        self._counters = {
-            name: Metrics.counter(NAMESPACE, told)
-            for name, told in (("memories", "memories embedded"), ("reused", "reused"), ("asked", "texts asked for"))
-        }
-
-    def process(self, element: KeyRange) -> Iterator[int]:
-        """One range."""
-        try:
-            found = self._with_sessions().embed(element)
-        except psycopg.Error:
-            self._lost()
-            raise
-        for name, counter in self._counters.items():
-            counter.inc(getattr(found, name))
-        yield found.number
 
 
 def transfer_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequence[KeyRange]) -> None:
@@ -138,16 +124,6 @@ def verify_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequenc
         | "share out" >> beam.Reshuffle()
         | "check" >> beam.ParDo(CheckRange(spec))
         | "report" >> beam.io.WriteToText(report, file_name_suffix=".jsonl")
-    )
-
-
-def embedding_pipeline(pipeline: beam.Pipeline, spec: EmbeddingSpec, ranges: Sequence[KeyRange]) -> None:
-    """Put a change of model over these ranges into a pipeline."""
-    _ = (
-        pipeline
-        | "ranges" >> beam.Create(ranges)
-        | "share out" >> beam.Reshuffle()
-        | "embed" >> beam.ParDo(EmbedRange(spec))
     )
 
 
