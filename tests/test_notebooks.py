@@ -15,6 +15,8 @@ import psutil
 import pytest
 import small_runbooks
 from nbformat import NotebookNode
+from state_portrait import state_hash
+from target_portrait import target_portrait
 
 from orchestra_lib import record
 from orchestra_lib.phases.finalization import FinalizationPhase
@@ -138,6 +140,18 @@ def planned(home: Path) -> small_runbooks.Told:
 
 
 @pytest.fixture(scope="module")
+def untouched(home: Path, planned: small_runbooks.Told) -> list[str]:
+    """The local target before anything was applied: its Google Cloud, and today's store."""
+    assert planned.exit_code == 0
+    return portrait_of(home)
+
+
+def portrait_of(home: Path) -> list[str]:
+    up = json.loads(orchestra(home, "local", "up", "--json"))
+    return target_portrait(up["url"], home / "state", up["databases"]["source"]["conninfo"])
+
+
+@pytest.fixture(scope="module")
 def killed(home: Path, planned: small_runbooks.Told) -> small_runbooks.Told:
     """The approved plan, carried out by a kernel that is killed while rows are on their way."""
     output, approved = home / "killed.ipynb", str(planned.record.plan_sha256)
@@ -165,6 +179,7 @@ def _at_step(name: str, output: Path, process: subprocess.Popen[str], seconds: f
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untouched")
 def test_plan_mode_changes_nothing_and_asks_for_exactly_its_plan(home: Path, planned: small_runbooks.Told) -> None:
     assert (planned.exit_code, planned.record.outcome) == (0, "planned"), planned.output
     assert f"-p approved_plan {planned.record.plan_sha256}" in json.dumps(read(home / "planned.ipynb"))
@@ -311,19 +326,6 @@ def test_validation_measures_what_there_is_and_says_what_is_missing(home: Path) 
 
 
 @pytest.mark.slow
-def test_finalization_switches_nothing_while_a_gate_is_closed_and_names_each(home: Path) -> None:
-    told = run(home, "final.ipynb", runbook="07_finalization")
-    assert (told.exit_code, told.record.outcome) == (1, "failed"), told.output
-    rows = {row["claim"][:2]: row for row in told.record.evidence if "reasons why" in str(row["claim"])}
-    verdicts = {phase: row["verdict"] for phase, row in rows.items()}
-    assert verdicts == {
-        "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "MISSING", "06": "FAIL",
-    }  # fmt: skip
-    assert "its evidence comes to MISSING" in rows["06"]["note"]
-    assert not any(step.name.startswith("cut over") for step in told.record.steps)
-
-
-@pytest.mark.slow
 def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_all_they_wrote(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +333,10 @@ def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_
         monkeypatch.setenv(name, value)
     opened = Runbook.open("07_finalization", environment="local")
     phase = FinalizationPhase(opened)
+    gates = {row.claim[:2]: row.verdict.value for row in phase.checks() if "reasons why" in row.claim}
+    assert gates == {
+        "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "MISSING", "06": "FAIL",
+    }, "as they would have stopped the notebook here"  # fmt: skip
     phase.switch_writers()
     assert "acknowledged and not there" in repr(phase.judged())
     phase.retention()
@@ -346,3 +352,21 @@ def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_
     assert lock is not None
     lock.release()
     assert "the application writes on the source: 1" in orchestra(home, "rollback", "--phase", "07")
+
+
+@pytest.mark.slow
+def test_everything_is_undone_in_one_run_and_the_local_target_is_what_it_was(home: Path, untouched: list[str]) -> None:
+    """The strategy's last procedure. It comes last here, too."""
+    everything = ("-p", "phase", "all")
+    planned = run(home, "undoing.ipynb", *everything, "-p", "mode", "plan", runbook="99_rollback")
+    assert (planned.exit_code, planned.record.outcome) == (0, "planned"), planned.output
+    assert portrait_of(home) != untouched
+    (refused,) = [note for note in planned.record.notes if "the plan would destroy what these hold" in note]
+    holding_data = refused.partition("may_destroy ")[2]
+    unnamed = run(home, "unnamed.ipynb", *everything, runbook="99_rollback")
+    assert (unnamed.exit_code, unnamed.record.outcome) == (1, "failed")
+    told = run(home, "undone.ipynb", *everything, "-p", "may_destroy", holding_data, runbook="99_rollback")
+    assert (told.exit_code, told.record.verdict) == (0, "REHEARSED"), told.output
+    assert state_hash(portrait_of(home)) == state_hash(untouched), set(portrait_of(home)) ^ set(untouched)
+    phases = [step.name for step in told.record.steps if step.name.startswith("apply ")]
+    assert phases == sorted(phases, reverse=True), "the last one first"
