@@ -34,6 +34,7 @@ _TAG, _OUT = "load", "Left out"
 _NOTEBOOK: Form = replace(
     SHORT,
     rate_seconds=6.0,
+    fewest=100,
     first_rate=100.0,
     step_seconds=1.0,
     saturation_seconds=8.0,
