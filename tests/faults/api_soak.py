@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Watched:
     @property
     def memory_slope(self) -> Estimate:
         """MiB a minute, after the warm-up."""
-        return slope([look.at / 60 for look in self.warm], [look.resident_mib for look in self.warm])
+        return _memory_slope(self.warm)
 
     def broken(self) -> list[str]:
         """The claims that do not hold."""
@@ -107,17 +108,23 @@ class Watched:
 
     def __str__(self) -> str:
         first, last = self.warm[0], self.warm[-1]
+        half = len(self.warm) // 2
         most_open = max(look.descriptors for look in self.looks)
         most_sessions = max(look.sessions for look in self.looks)
         return (
             f"{self.answers.total():,} answers in {last.at:.0f} s: {dict(self.answers)}\n"
             f"memory {first.resident_mib:.1f} MiB after the warm-up, {last.resident_mib:.1f} at the end, "
-            f"at most {max(look.resident_mib for look in self.looks):.1f}; slope {self.memory_slope} MiB a minute\n"
+            f"at most {max(look.resident_mib for look in self.looks):.1f}; slope {self.memory_slope} MiB a minute, "
+            f"of the first half {_memory_slope(self.warm[:half])}, of the second {_memory_slope(self.warm[half:])}\n"
             f"file descriptors {self.descriptors_before} before, at most {most_open}, "
             f"{self.descriptors_after} after\n"
             f"sessions {self.sessions_before} before, at most {most_sessions} of a pool of "
             f"{POOL_MAX}, {self.in_transaction_after} in a transaction after, {self.sessions_left} left at the end"
         )
+
+
+def _memory_slope(looks: Sequence[Look]) -> Estimate:
+    return slope([look.at / 60 for look in looks], [look.resident_mib for look in looks])
 
 
 async def user(client: aiohttp.ClientSession, name: str, number: int, until: float, seen: Watched) -> None:
