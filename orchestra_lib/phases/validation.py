@@ -96,8 +96,7 @@ class ValidationPhase:
         )
         live: dict[str, object] = {
             "environment": self._settings.environment.name,
-            "rows": self._store.rows(),
-            "index": index.definition if index else None,
+            "index": index.definition if index else None,  # not the rows: a live store has others when it is approved
         }
         return Plan(changes, live)
 
@@ -228,7 +227,7 @@ class ValidationPhase:
             if (seconds := starts.running_seconds if self._work.is_local else starts.reachable_seconds)
         ]
         if not found:
-            return self._without(blank, "no start ended with a machine that answers")
+            return replace(blank, missing="no start ended with a machine that answers"), rows
         slowest, name, machine = max(found, key=lambda one: one[0].high)
         how = f"the {name} machine, {machine}: the slower of {len(found)}; median of {slowest.samples} starts"
         return replace(blank, now=Side.of(slowest, source, how)), rows
