@@ -6,6 +6,7 @@ and no traffic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -121,7 +122,7 @@ class Measures:
             workload = self._workload().at(uri)
             saturated = find_saturation(workload, self._form)
             progress.say("twice of that")
-            overloaded = overload(workload, saturated, self._form)
+            overloaded = overload(workload, _within_bracket(saturated), self._form)
         self._run.add(
             *report.saturation_evidence(saturated, self._source), *report.overload_evidence(overloaded, self._source)
         )
@@ -158,6 +159,13 @@ class Measures:
             Kind("memory retrieval", self._memories.retrievals, goals.memory_retrieval_p95_ms),
         )
         return Workload(uri, kinds, lambda: self._caller.headers(uri)).learnt()
+
+
+def _within_bracket(found: Saturation) -> Saturation:
+    """With the middle of its bracket, by ratio, as the saturation point: twice of the lower end may be borne."""
+    if found.breaks_per_second is None:
+        return found
+    return replace(found, holds_per_second=math.sqrt(found.holds_per_second * found.breaks_per_second))
 
 
 def _limits_table(found: Saturation, overloaded: Overload) -> Table:
