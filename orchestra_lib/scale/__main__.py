@@ -55,14 +55,7 @@ def _run(spec: TransferSpec | EmbeddingSpec, report: str | None, flags: Sequence
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    from orchestra_lib.scale.embedding import begin_embedding
-    from orchestra_lib.scale.pipelines import (
-        NAMESPACE,
-        embedding_pipeline,
-        read_report,
-        transfer_pipeline,
-        verify_pipeline,
-    )
+    from orchestra_lib.scale.pipelines import NAMESPACE, read_report, transfer_pipeline, verify_pipeline
 
     options = PipelineOptions(_flags(spec, flags))
     # FnApiRunner by name: "DirectRunner" would first look for Prism, a program that it downloads.
