@@ -19,8 +19,10 @@ from orchestra_lib.cloud.home_disks import disk_path, home_disk
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.display import Progress, Table
+from orchestra_lib.drills.journal import DrillJournal
 from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
+from orchestra_lib.paths import move_journal_path
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.runbook import Runbook
@@ -29,9 +31,10 @@ from orchestra_lib.workstations import image as images
 from orchestra_lib.workstations.checks import capacity_checks
 from orchestra_lib.workstations.readback import endpoint_reading, read_back, restored_home
 from orchestra_lib.workstations.report import pool_evidence, start_evidence
-from orchestra_lib.workstations.starts import STOPPED, Starts, answers_by_https, state_of, time_starts
+from orchestra_lib.workstations.starts import STOPPED, Starts, answers_by_https, state_of, stop, time_starts
 
 PHASE = "02"
+_STARTS = "starts"
 
 
 class WorkstationsPhase:
@@ -48,6 +51,8 @@ class WorkstationsPhase:
         self._wanted = self._what_is_wanted()
         self._work.want(self._wanted.resources, self._wanted.foundation)
         self._found_running: tuple[str, ...] = ()
+        name, local = settings.environment.name, self._work.is_local
+        self._started = DrillJournal(move_journal_path(name, _STARTS, local=local))
 
     def checks(self) -> tuple[Evidence, ...]:
         """Phase 1, permissions, quotas, policies, and whether the zones have the machines."""
@@ -101,8 +106,11 @@ class WorkstationsPhase:
 
     def timed(self) -> list[tuple[str, str, Starts]]:
         """Time the starts: name of the machine, its type, its starts; none where nobody has a workstation."""
+        self._stop_what_was_left()
         desk, count = self._free_desk(), self._section.measured_starts
         measured: list[tuple[str, str, Starts]] = []
+        if desk:
+            self._started.begin(_STARTS, {"workstation": desk})
         for name, boost, machine in self._machines if desk else ():
             progress = Progress(f"start the {name} machine", "starts")
 
@@ -113,6 +121,8 @@ class WorkstationsPhase:
                 found = time_starts(self._client, str(desk), boost, count, self._probe, say)
             cards = f", {machine.accelerator_count} {machine.accelerator_type}" if machine.accelerator_type else ""
             measured.append((name, f"{machine.machine_type}{cards}", found))
+        if desk:
+            self._started.end(_STARTS)
         return measured
 
     def verify(self) -> Table:
@@ -179,6 +189,17 @@ class WorkstationsPhase:
     def _machines(self) -> tuple[tuple[str, str | None, Machine], ...]:
         """Name, boost configuration and machine of what can be started."""
         return (("development", None, self._section.development), ("gpu", BOOST, self._section.boost))
+
+    def _stop_what_was_left(self) -> None:
+        """Stop the workstation that a run which was cut off had started: nobody works on it, and it costs money."""
+        left = self._started.open(_STARTS)
+        if left is None:
+            return
+        desk = left["workstation"]
+        if desk in [one.path for one in self._all_desks]:
+            stop(self._client, desk)
+            self._run.note(f"an earlier run was cut off while it timed starts: {desk.rpartition('/')[2]} was stopped")
+        self._started.end(_STARTS)
 
     def _free_desk(self) -> str | None:
         """A workstation that is stopped, a restored one before others; None when there is none at all.

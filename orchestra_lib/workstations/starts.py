@@ -16,6 +16,7 @@ from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.refusals import CloudRefused
 
 STOPPED, RUNNING = "STATE_STOPPED", "STATE_RUNNING"
+_ON_ITS_WAY = ("STATE_STARTING", "STATE_STOPPING")
 
 _API = "workstations.v1"
 _COLLECTION = KINDS["workstation"].collection
@@ -79,8 +80,11 @@ def state_of(client: Client, path: str) -> str:
 
 
 def stop(client: Client, path: str) -> None:
-    """Stop a workstation and wait for it; nothing happens to one that is stopped."""
-    if state_of(client, path) != STOPPED:
+    """Stop a workstation and wait for it; nothing happens to one that is stopped. One on its way arrives first."""
+    deadline = time.monotonic() + _MOVE_TIMEOUT_SECONDS
+    while (state := state_of(client, path)) in _ON_ITS_WAY and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)
+    if state != STOPPED:
         _move(client, path, "stop", {})
 
 

@@ -7,7 +7,8 @@ it has started (papermill, kernels, the rehearsal's writer, the stream's process
 undisturbed one; the local target's servers live on, as Google Cloud does. It is resumed at the phase that was cut off
 and killed again, until it comes to its end; then it begins anew in a fresh home, until there have been as many kills as
 were asked for. Compared are, phase by phase, the claims, their bounds and their verdicts, and the values of those that
-have to be exactly something. Exits with 1 when an end differs or ``audit verify`` finds something.
+have to be exactly something; not the checks of what a plan needs, which are fewer where less is left to do. Exits with
+1 when an end differs or ``audit verify`` finds something.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import psutil
 _HOME = "orchestra-killed-chain-"
 _FRACTION_LEFT_ALONE = 0.02  # of the chain's time: interpreters are still starting
 _LINES_SHOWN = 12
+_OF_THE_PLAN = ("permissions that the plan needs", "quota ", "organisation policies that forbid", "the organisation ")
+"""Claims of checks before the start: what is asked depends on what is left to do, and is less after a kill."""
 
 Evidence = Mapping[str, tuple[str, ...]]
 """Runbook -> its judged rows, as lines."""
@@ -76,7 +79,8 @@ class Chain:
         found = {}
         for runbook, entry in self.reached().items():
             rows = json.loads(Path(str(entry["record"])).read_text())["evidence"]
-            found[runbook] = tuple(sorted({_line(row) for row in rows if row["verdict"] != "NOTED"}))
+            judged = [row for row in rows if row["verdict"] != "NOTED" and not row["claim"].startswith(_OF_THE_PLAN)]
+            found[runbook] = tuple(sorted({_line(row) for row in judged}))
         return found
 
 
@@ -112,7 +116,8 @@ def killed(chain: Chain, seconds: float, kills: int, draw: random.Random) -> tup
             continue
         kills = len(where)
         if code:
-            where.append(f"then FAILED by itself with {code} in {_first_open(chain)}")
+            last = [line for line in (chain.home / "chain.log").read_text().splitlines() if line.strip()][-2:]
+            where.append(f"then FAILED by itself with {code} in {_first_open(chain)}: {' / '.join(last)}")
         return kills, where
 
 

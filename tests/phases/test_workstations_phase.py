@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from orchestra_lib.phases import cloud_work as module
 from orchestra_lib.phases.workstations import WorkstationsPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.workstations.starts import stop
+from orchestra_lib.workstations.starts import STOPPED, state_of, stop
 
 pytestmark = pytest.mark.slow
 
@@ -220,6 +221,29 @@ def test_nobody_who_works_is_interrupted(world: World, opened: Opened) -> None:
     stop(world.client, desk_path("ada"))
 
 
+def test_a_workstation_that_a_killed_measurement_has_left_running_is_stopped_by_the_next_one(
+    world: World, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = built(opened())
+    with monkeypatch.context() as killed:
+        killed.setattr("orchestra_lib.workstations.starts.stop", lambda *_: None)
+        killed.setattr(phase, "_probe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            phase.measure()
+    states = {desk: state_of(world.client, desk_path(desk)) for desk in ("ada", "grace")}
+    assert sorted(states.values()) == ["STATE_RUNNING", "STATE_STOPPED"]
+    other = next(desk for desk, state in states.items() if state == STOPPED)
+    world.call("start", other, {})
+    again = opened()
+    again.plan()
+    again.measure()
+    left = next(desk for desk in states if desk != other)
+    assert f"an earlier run was cut off while it timed starts: {left} was stopped" in "\n".join(again._run.record.notes)
+    assert state_of(world.client, desk_path(left)) == STOPPED
+    assert state_of(world.client, desk_path(other)) == "STATE_RUNNING", "somebody works on that one"
+    stop(world.client, desk_path(other))
+
+
 def desk_path(desk: str) -> str:
     return next(one.path for one in workstations(settings.load("local")).desks if one.id == desk)
 
@@ -275,3 +299,20 @@ def test_a_changed_configuration_comes_back_and_homes_survive_the_whole_rollback
     assert [one["id"] for one in kept if one] == [one["id"] for one in homes if one]
     assert all(one and not one.get("resourcePolicies") for one in kept)
     assert rollback_plan(client, journal).steps == ()
+
+
+def test_an_open_freeze_is_told_by_the_projects_label_before_anything_changes(world: World, opened: Opened) -> None:
+    today = datetime.now(UTC).date()
+    freeze = {"name": "desk-freeze", "purpose": "feature_freeze", "phases": ["02"], "timezone": "UTC"}
+    days = {"first_day": str(today - timedelta(days=1)), "last_day": str(today + timedelta(days=1))}
+    phase = opened({"windows": [{**freeze, **days}]})
+    phase.plan()
+    told = "the project's label tells whether features are frozen"
+    assert told not in evidence(phase), "a plan changes nothing"
+    phase.apply()
+    assert evidence(phase)[told].verdict is Verdict.REHEARSED
+    project = world.client.call("cloudresourcemanager.v3", "cloudresourcemanager.projects.get", f"projects/{PROJECT}")
+    assert project["labels"]["feature-freeze"].startswith("desk-freeze-until-")
+    assert project["labels"]["application"] == "ai-orchestra", "the others stay"
+    again = make_plan(world.client, infrastructure(settings.load("local")))
+    assert [step.key for step in again.steps if step.verb is not Verb.KEEP] == [], "phase 1 takes it for no drift"
