@@ -71,6 +71,8 @@ def withdraw(connection: psycopg.Connection, *, table: str, role: str) -> None:
         for index in _INDEXES:
             connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(index)))
         if connection.execute(_ROLE, [role]).fetchone() is not None:
+            # Who made a role may grant it, and from PostgreSQL 16 on does not have its privileges for that.
+            connection.execute(sql.SQL("GRANT {role} TO CURRENT_USER").format(**names))
             connection.execute(sql.SQL("DROP OWNED BY {role}").format(**names))
             connection.execute(sql.SQL("DROP ROLE {role}").format(**names))
 
