@@ -184,6 +184,23 @@ def test_drift_in_any_other_field_is_found_and_brought_back_without_touching_wha
     assert served(client, plan) == now
 
 
+def test_somebody_elses_service_comes_back_with_a_template_and_without_the_traffic_to_revisions_that_are_gone(
+    project: str, client: Client, journal: Journal, tmp_path: Path
+) -> None:
+    plan, others = wanted(project), Journal(tmp_path / "others.jsonl")
+    made(client, wanted(project, labels={"team": "theirs"}), others, "theirs")
+    rolled_out(client, plan, "us-docker.pkg.dev/p/r/memory:2")
+    made(client, plan, journal)
+    _delete(client, plan.service)
+    undo = rollback_plan(client, journal)
+    assert verbs(undo)["run service"] is Verb.CREATE
+    apply(client, undo, journal, "run-2", undoing=True)
+    back = live(client, plan.service)
+    assert back["labels"] == {"team": "theirs"}
+    assert back["template"]["revision"] == f"{NAME}-first"
+    assert [part["type"] for part in back["traffic"]] == ["TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"]
+
+
 def test_a_service_whose_first_revision_never_started_is_made_anew(
     plane: Plane, project: str, client: Client, journal: Journal
 ) -> None:
@@ -251,8 +268,7 @@ def test_a_service_that_somebody_deleted_is_made_again_under_the_same_gateway(
 ) -> None:
     plan = wanted(project)
     made(client, plan, journal)
-    method_id, path = "run.projects.locations.services.delete", path_of(plan.service)
-    client.finish("run.v2", "delete", client.call("run.v2", method_id, path), 30)
+    _delete(client, plan.service)
     again = planned(client, plan, journal)
     assert verbs(again) == {"run service": Verb.CREATE, "run service roles": Verb.CREATE}
     apply(client, again, journal, "run-2")
@@ -317,6 +333,11 @@ def test_in_no_history_does_the_engine_touch_what_is_given_at_creation_only(
     assert _served(client, resource) == now, "a rollback of the engine's changes is none of a rollout's"
     apply(client, rollback_plan(client, journal), journal, "undo all", undoing=True)
     assert access.read(client, resource) is None
+
+
+def _delete(client: Client, service: Resource) -> None:
+    operation = client.call("run.v2", "run.projects.locations.services.delete", path_of(service))
+    client.finish("run.v2", "their deletion", operation, 30)
 
 
 def _served(client: Client, resource: Resource) -> dict[str, Any]:
