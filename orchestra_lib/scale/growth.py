@@ -7,6 +7,7 @@ has been right: every size is predicted from the smaller ones, and the largest e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,8 +47,10 @@ LATENCY: Terms = {
     "fixed": lambda _point: 1.0,
     "centroids": lambda point: float(point.lists),
     "rows": lambda point: point.visited,
+    "spread": lambda point: point.visited / math.sqrt(point.probes),
 }
-"""Milliseconds: every centroid is read, and every row of the probed lists."""
+"""Milliseconds: every centroid is read, and every row of the probed lists. A high quantile is that of the queries whose
+lists are long: the sum of a few lists' sizes spreads with the root of their number."""
 
 
 @dataclass(frozen=True)
