@@ -97,7 +97,8 @@ class ApiStore:
                 "memory.target.dsn has a password in it, which would stand in every revision of the API: leave it out "
                 "and let the server trust this machine, or serve the memory from AlloyDB"
             )
-        return {"DSN": make_conninfo(**{**parameters, "user": self._login})}
+        parameters["user"] = self._login
+        return {"DSN": make_conninfo("", **parameters)}
 
     def _is_prepared(self) -> bool:
         if not self.found.holds or (self.found.is_todays and not is_there(self.found.address)):
