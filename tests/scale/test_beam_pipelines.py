@@ -128,7 +128,7 @@ def test_the_runbooks_own_python_is_not_the_one_that_has_beam():
 
 
 @pytest.mark.xfail(
-    reason="a worker's Python cannot ask for the local target, whose program it does not have", strict=True
+    reason="a worker's Python lacks the local target's program", strict=True
 )
 def test_a_change_of_model_reaches_every_memory(pair, tmp_path, monkeypatch):
     """The local target's stand-in embeds, over its socket, as Google's models would."""
