@@ -127,9 +127,7 @@ def test_the_runbooks_own_python_is_not_the_one_that_has_beam():
     assert str(beam_python()) != sys.executable
 
 
-@pytest.mark.xfail(
-    reason="a worker's Python lacks the local target's program", strict=True
-)
+@pytest.mark.xfail(reason="a worker's Python lacks the local target's program", strict=True)
 def test_a_change_of_model_reaches_every_memory(pair, tmp_path, monkeypatch):
     """The local target's stand-in embeds, over its socket, as Google's models would."""
     monkeypatch.setenv("ORCHESTRA_STATE_DIR", str(server_directory()))
