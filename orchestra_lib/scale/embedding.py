@@ -69,8 +69,8 @@ class Reembedder:
 
 def fresh_table(spec: EmbeddingSpec, wanted: Assistant) -> FreshTable:
     """The tables of a change of model."""
-    names = (sql.Identifier(*name.split(".")) for name in (spec.memories, spec.fresh))
-    return FreshTable(*names, dimension=wanted.embedding_dimension)
+    memories, fresh = (sql.Identifier(*name.split(".")) for name in (spec.memories, spec.fresh))
+    return FreshTable(memories, fresh, wanted.embedding_dimension)
 
 
 def begin_embedding(spec: EmbeddingSpec) -> tuple[KeyRange, ...]:
