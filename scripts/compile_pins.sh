@@ -28,7 +28,7 @@ compile --extra gcp "$@" --output-file "$scratch/run.txt" pyproject.toml
 compile --extra gcp --extra dev --constraint "$scratch/run.txt" "$@" --output-file "$scratch/all.txt" pyproject.toml
 
 # What the memory API's container has: a part of the first, in the same versions.
-compile --group service --constraint "$scratch/run.txt" --output-file "$scratch/service.txt"
+compile --no-annotate --group service --constraint "$scratch/run.txt" --output-file "$scratch/service.txt"
 cp "$scratch/service.txt" orchestra_lib/service/requirements.txt
 
 # Apache Beam's environment: its pins fit none of the others, so they are compiled alone.
