@@ -417,7 +417,7 @@ def test_nothing_is_copied_over_a_target_that_is_written_to(pair: Pair, opened: 
     back = opened(live=True)
     assert back.cutover.live == "source"
     assert back._run.record.notes[-1] == (
-        "an earlier run was cut off after its cutover: the writers have been brought back"
+        "an earlier run has left the writers on the target: they have been brought back"
     )
     on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
 

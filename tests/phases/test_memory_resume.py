@@ -162,7 +162,7 @@ def test_a_stream_that_was_being_waited_for_is_found_running(
     [
         ("writers shut out", "an earlier run was cut off: the cutover from the source to the target was undone: "),
         ("endpoint switched", "an earlier run was cut off: the cutover from the source to the target was completed\n"
-         "an earlier run was cut off after its cutover: the writers have been brought back"),
+         "an earlier run has left the writers on the target: they have been brought back"),
     ],
 )  # fmt: skip
 def test_a_cutover_that_was_cut_off_is_undone_before_its_switch_and_completed_after_it(
@@ -184,7 +184,7 @@ def test_what_was_written_on_the_target_before_the_return_is_brought_back_by_the
     application.point_at("target")
     application.writes(writer, 50)
     phase = opened()
-    assert "an earlier run was cut off after its cutover: the writers have been brought back" in told(phase)
+    assert "an earlier run has left the writers on the target: they have been brought back" in told(phase)
     application.point_at("source")
     goes_on(phase)
     phase.cutover.there()
