@@ -195,6 +195,8 @@ def refuses(api: Api) -> bool:
         httpx.get(f"{api.url}/healthz", trust_env=False)
     except httpx.ConnectError:
         return True
+    except httpx.TransportError:
+        return False  # taken by the kernel's queue just before the listener went with it
     return False
 
 
