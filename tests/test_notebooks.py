@@ -335,8 +335,8 @@ def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_
     phase = FinalizationPhase(opened)
     gates = {row.claim[:2]: row.verdict.value for row in phase.checks() if "reasons why" in row.claim}
     assert gates == {
-        "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "MISSING", "06": "FAIL",
-    }, "as they would have stopped the notebook here"  # fmt: skip
+        "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "FAIL", "06": "FAIL",
+    }, "as they would have stopped the notebook here: 05 was undone"  # fmt: skip
     phase.switch_writers()
     assert "acknowledged and not there" in repr(phase.judged())
     phase.retention()
