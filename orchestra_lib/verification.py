@@ -238,7 +238,7 @@ def _contents(entry: Entry, root: Path) -> Iterator[Finding]:
         return  # a format of another time: as it was sealed, and nothing more can be said
     for sentence in contradictions(found):
         yield Finding(entry.record, "forged", f"run {entry.run_id}: {sentence}", entry.sequence, entry.run_id)
-    if entry.notebook and (told := edited_cells(root / entry.notebook, found)):
+    if entry.notebook and entry.notebook_sha256 and (told := edited_cells(root / entry.notebook, found)):
         yield Finding(entry.notebook, "edited", f"run {entry.run_id}: {told}", entry.sequence, entry.run_id)
 
 
