@@ -222,6 +222,10 @@ def test_a_runbook_is_stepped_through_approved_and_read_in_jupyterlab(
     assert any("(button)" in note for note in run.notes), "approved by the button"
 
 
+@pytest.mark.skipif(
+    os.environ.get("ORCHESTRA_BROWSER_RUNS_03") != "1",
+    reason="runbook 03 in a browser takes minutes: ORCHESTRA_BROWSER_RUNS_03=1, or python tests/test_browser.py",
+)
 def test_the_memory_runbook_is_run_in_jupyterlab_as_it_is_headless(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _small_03(home / "notebooks", SMALL)
     subprocess.run(

@@ -19,7 +19,6 @@ from orchestra_lib.runbook import Runbook
 from orchestra_lib.validation.gates import PHASES, gate_evidence, phase_reasons, runbook_of
 from orchestra_lib.validation.sealed import SealedRun, latest_runs
 
-GOOD = yes_or_no("it is as it was wanted", Source.REHEARSED, holds=True)
 HOUR = timedelta(hours=1)
 
 Ran = Callable[..., Path]
@@ -33,14 +32,19 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
     for variable in ("ORCHESTRA_STATE_DIR", "ORCHESTRA_RUNS_DIR", record.RUN_CONTEXT_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
 
-    def run(name: str, row: Evidence = GOOD, **parameters: object) -> Path:
+    def run(name: str, row: Evidence | None = None, **parameters: object) -> Path:
         opened = Runbook.open(name, environment="local", **parameters)
-        opened.add(row)
+        opened.add(row or good())
         opened.verify()
         opened.close()
         return opened.record_path
 
     return run
+
+
+def good() -> Evidence:
+    """Green, and found out now: evidence that is older than its run is no evidence of it."""
+    return yes_or_no("it is as it was wanted", Source.REHEARSED, holds=True)
 
 
 def runs() -> dict[str, SealedRun]:
@@ -73,8 +77,8 @@ def test_a_run_that_is_as_it_was_sealed_counts(ran: Ran) -> None:
     ran("02_workstations")
     found = runs()["02_workstations"]
     assert found.reasons == ()
-    assert [row.claim for row in found.rows] == [GOOD.claim]
-    assert found.row(GOOD.claim) is not None
+    assert [row.claim for row in found.rows] == [good().claim]
+    assert found.row(good().claim) is not None
     assert phase_reasons(found, datetime.now(UTC), 1.0) == ()
 
 
@@ -127,7 +131,7 @@ def test_a_row_that_was_edited_and_sealed_again_is_judged_anew(ran: Ran) -> None
 
     forged(path, lie)
     said = reasons()
-    assert any(f"{GOOD.claim!r} is said to be REHEARSED, its value comes to FAIL" in reason for reason in said)
+    assert any(f"{good().claim!r} is said to be REHEARSED, its value comes to FAIL" in reason for reason in said)
     assert "its evidence comes to FAIL" in said
 
 
@@ -148,7 +152,7 @@ def test_a_record_that_is_gone_does_not_count(ran: Ran) -> None:
     path.unlink()
     said = reasons()
     assert any("removed" in reason for reason in said)
-    assert runs()["02_workstations"].row(GOOD.claim) is None
+    assert runs()["02_workstations"].row(good().claim) is None
 
 
 def test_a_line_of_the_ledger_that_was_altered_takes_everything_with_it(ran: Ran) -> None:
