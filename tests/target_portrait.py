@@ -15,15 +15,18 @@ from state_portrait import database_portrait
 from orchestra_lib.local.control import process
 
 PROJECT = "cherry-ai-project"
-_STAYS = re.compile(r"/disks/workstations-|^\[\"monitoring/projects/[^/]+/(timeSeries|metricDescriptors)/")
+_STAYS = re.compile(
+    r"/disks/workstations-|^\[\"monitoring/projects/[^/]+/(timeSeries|metricDescriptors)/"
+    r"|^\[\"cloudbuild/projects/[^/]+/locations/[^/]+/builds/"
+)
 
 
 def target_portrait(url: str, state: Path, source: str) -> list[str]:
     """One line a resource, a role, an enabled API, an object of the store and a checksum of a table's rows.
 
     ``url`` is where the control plane listens, ``state`` its state directory, ``source`` the conninfo of today's store.
-    Left out is what no rollback can or may take back: what Monitoring has been told, which nobody can delete, and the
-    developers' home disks, which outlive their workstations.
+    Left out is what no rollback can or may take back: what Monitoring has been told and which builds there were, which
+    nobody can delete, and the developers' home disks, which outlive their workstations.
     """
     directory = process.directory(state)
     plane = Plane(url, (directory / "token").read_text().strip(), directory)
