@@ -69,4 +69,4 @@ def searchable(form: Form, opclass: str = COSINE, **changes: object) -> Searchab
 def thorough(form: Form) -> Effort:
     """An effort with which the form finds nearly everything in a small table."""
     value = {Method.EXACT: 1, Method.IVFFLAT: form.lists or 1, Method.HNSW: 400, Method.SCANN: 1}[form.method]
-    return Effort(value, 400 if form.storage is Storage.BIT else None)
+    return Effort(value, 700 if form.storage is Storage.BIT else None)

@@ -120,7 +120,12 @@ _ROWS: tuple[tuple[str, tuple[str, ...], _Numbers], ...] = (
         ("VeoHyperParameters.adapterSize",),
         {"ADAPTER_SIZE_EIGHT": 8, "ADAPTER_SIZE_SIXTEEN": 16, "ADAPTER_SIZE_THIRTY_TWO": 32},
     ),
-    ("alloydb", ("Instance.state",), {"BOOTSTRAPPING": 8, "PROMOTING": 9}),
+    # The last three are younger than the client that the others were read from: counted on.
+    (
+        "alloydb",
+        ("Instance.state",),
+        {"BOOTSTRAPPING": 8, "PROMOTING": 9, "SWITCHOVER": 10, "STOPPING": 11, "STARTING": 12},
+    ),
     (
         "alloydb",
         ("UpgradeClusterResponse.status", "UpgradeClusterStatus.state"),
