@@ -69,4 +69,6 @@ def searchable(form: Form, opclass: str = COSINE, **changes: object) -> Searchab
 def thorough(form: Form) -> Effort:
     """An effort with which the form finds nearly everything in a small table."""
     value = {Method.EXACT: 1, Method.IVFFLAT: form.lists or 1, Method.HNSW: 400, Method.SCANN: 1}[form.method]
-    return Effort(value, 700 if form.storage is Storage.BIT else None)
+    # In an IVFFlat index candidates at one distance come in an order that each build draws anew: take more of them.
+    candidates = 400 if form.method is Method.HNSW else 700
+    return Effort(value, candidates if form.storage is Storage.BIT else None)
