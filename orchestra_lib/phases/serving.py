@@ -1,6 +1,6 @@
 """The index that serves a table: put in the place of another, given the effort that it needs, certified as it stands.
 
-A rebuild's centroids differ from those of the index that was tried, so it comes in with two notches more effort than
+A rebuild's centroids differ from those of the index that was tried, so it comes in with one notch more effort than
 its like needed, and is then given the least that it needs itself.
 """
 
@@ -109,10 +109,10 @@ class Serving:
     ) -> Swapped:
         """Put an index of this form in the place of those that are there, while the table is searched and written.
 
-        It is certified beside the old one with two notches more than ``effort``, one query after another; what it
+        It is certified beside the old one with one notch more than ``effort``, one query after another; what it
         stands under load is seen once it is alone. Raises GateFailed, with everything undone, when it is not certified.
         """
-        roomy = one_notch_up(form, one_notch_up(form, effort))
+        roomy = one_notch_up(form, effort)
         alone = replace(self._tuning.goals(()), offered_per_second=None, filters=())
 
         def judged(name: str) -> Certificate:

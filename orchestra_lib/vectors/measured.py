@@ -19,7 +19,9 @@ from orchestra_lib.vectors.truth import Truth
 
 _STEP_DOWN, _STEP_UP = 0.75, 1.3
 _FINEST = 32  # an effort is found to one part in so many
-_NOTCH = 1.25
+_NOTCH = 1.5
+"""Of 180 choices on 400 questions of the rehearsal's corpus 39 % are certified as they are, 92 % with a quarter more
+effort, 99 % with half more; on 2,000 questions 58 %, 99 %, 99 %."""
 
 
 @dataclass(frozen=True)
@@ -149,5 +151,5 @@ def largest_effort(form: Form) -> int:
 
 
 def one_notch_up(form: Form, effort: Effort) -> Effort:
-    """A quarter more effort, never more than there is: fixed beforehand, so that a second attempt stays honest."""
+    """Half more effort, never more than there is: fixed beforehand, so that a second attempt stays honest."""
     return replace(effort, value=min(largest_effort(form), math.ceil(effort.value * _NOTCH)))

@@ -38,8 +38,8 @@ def test_all_found_clears_however_few_the_queries_are():
     assert not clears(np.array([1.0, 1.0, 0.9]), 0.99)
 
 
-def test_the_notch_is_a_quarter_more_and_never_more_than_there_is():
-    assert one_notch_up(ivfflat(100), Effort(8)) == Effort(10)
+def test_the_notch_is_half_more_and_never_more_than_there_is():
+    assert one_notch_up(ivfflat(100), Effort(8)) == Effort(12)
     assert one_notch_up(ivfflat(100), Effort(99)) == Effort(99), "with all lists the planner leaves the index"
     assert one_notch_up(hnsw(), Effort(900, 20)) == Effort(1_000, 20)
     assert largest_effort(EXACT) == 1
