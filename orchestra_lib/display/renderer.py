@@ -1,7 +1,8 @@
 """How plotly's figures are written into notebooks: live for JupyterLab, and as a still picture for everything else.
 
 Importing it is enough, and the package does: a figure of a phase that draws none of ``plots`` has to show as well.
-No figure brings plotly.js along, which is 4.8 MB: JupyterLab has it, and the pages have it once (``pages``).
+No figure brings plotly.js along, which is 4.8 MB: JupyterLab has it, and the pages have it once (``pages``). Nor does
+any bring what cannot be seen: styles of kinds of traces that it has none of, and digits beyond any pixel.
 """
 
 from __future__ import annotations
@@ -9,12 +10,36 @@ from __future__ import annotations
 from typing import Any
 
 import plotly.io as pio
-from plotly.io.base_renderers import MimetypeRenderer
+from plotly.io.base_renderers import MimetypeRenderer, PlotlyRenderer
 
 from orchestra_lib.display.still import still_svg
 
 PLOTLY = "application/vnd.plotly.v1+json"
 SVG = "image/svg+xml"
+
+_SIGNIFICANT_DIGITS = 6
+_OF_OTHER_AXES = ("polar", "ternary", "scene", "geo")  # parts of a template; every figure here has x and y
+
+
+class _Live(PlotlyRenderer):  # type: ignore[misc]
+    """Plotly's own form of the figure."""
+
+    def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, Any]:
+        figure = super().to_mimebundle(fig_dict)[PLOTLY]
+        template = figure["layout"].get("template", {})
+        kinds = {trace["type"] for trace in figure["data"]}
+        template["data"] = {kind: styles for kind, styles in template.get("data", {}).items() if kind in kinds}
+        for part in _OF_OTHER_AXES:
+            template.get("layout", {}).pop(part, None)
+        return {PLOTLY: _rounded(figure)}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
 
 
 class _Still(MimetypeRenderer):  # type: ignore[misc]
@@ -27,5 +52,6 @@ class _Still(MimetypeRenderer):  # type: ignore[misc]
         return bundle if drawn is None else {SVG: drawn, **bundle}
 
 
+pio.renderers["live"] = _Live()
 pio.renderers["still"] = _Still()
-pio.renderers.default = "plotly_mimetype+still"
+pio.renderers.default = "live+still"

@@ -22,7 +22,12 @@ _VERDICT_COLOURS = {
 }
 _WORST_FIRST = (Verdict.FAIL, Verdict.INTERRUPTED, Verdict.MISSING, Verdict.PASS, Verdict.REHEARSED, Verdict.NOTED)
 _VERB_SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.REPLACE: "±", Verb.DELETE: "-", Verb.KEEP: " "}
-_CELL = "text-align:left;vertical-align:top;padding:3px 10px;white-space:normal;"
+# A notebook that is not trusted loses style sheets: what a table cannot be read without stands on each cell.
+_CELL = "text-align:left;vertical-align:top"
+_STYLE = (
+    f"{ARROWS}table.orchestra th,table.orchestra td{{padding:3px 10px;white-space:normal}}"
+    "table.orchestra th{border-bottom:2px solid #999}table.orchestra td{border-bottom:1px solid #ddd}"
+)
 
 
 def badge(verdict: Verdict) -> str:
@@ -47,11 +52,11 @@ class Table:
     marks: Sequence[Verdict] = ()
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="{_CELL}border-bottom:2px solid #999">{escape(name)}</th>' for name in self.headings)
+        head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in self.headings)
         body = "".join(f"<tr>{self._html_cells(index, row)}</tr>" for index, row in enumerate(self.rows))
         caption = f'<caption style="text-align:left;padding:4px 10px;font-weight:600">{escape(self.caption)}</caption>'
         return (
-            f'<div style="overflow-x:auto"><style>{ARROWS}</style>'
+            f'<div style="overflow-x:auto"><style>{_STYLE}</style>'
             '<table class="orchestra" style="border-collapse:collapse;margin:0">'
             f"{caption if self.caption else ''}<thead {ON_CLICK}><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table></div>"
@@ -61,7 +66,7 @@ class Table:
         cells = [escape(value_text(value)) for value in row]
         if self.marks:
             cells[0] = badge(self.marks[index])
-        return "".join(f'<td style="{_CELL}border-bottom:1px solid #ddd">{cell}</td>' for cell in cells)
+        return "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
 
     def __repr__(self) -> str:
         rows = [[str(name) for name in self.headings], *([value_text(value) for value in row] for row in self.rows)]
