@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.cost import CostModel
@@ -19,7 +18,6 @@ _FEWEST_OVER_ROOT, _MOST_OVER_ROOT = 0.5, 16.0  # of the square root of the rows
 _FEWEST_ROWS_PER_LIST = 2
 _OPTIONS = 6
 _LARGEST_RATIO = 2.0
-_SMALLEST_RATIO = 1.6
 _MS_PER_CENTROID_PAGE = 2.4e-4  # of an insert: 240 us for 1,000 pages, measured on 2 cores of an AMD EPYC
 _MIB = 1 << 20
 
@@ -91,19 +89,6 @@ def feasible_lists(
     most = max(1, int(min(bounds)))
     fewest = min(max(1, round(_FEWEST_OVER_ROOT * math.sqrt(rows))), most)
     return tuple(sorted({*_ladder(fewest, most), *asked}))
-
-
-def further_lists(tried: Sequence[int], best: int, most: int) -> tuple[int, ...]:
-    """Where to look next, given the best of those tried: between its neighbours, or twice it when it is the last."""
-    ordered = sorted(tried)
-    place = ordered.index(best)
-    between = [
-        round(math.sqrt(first * second))
-        for first, second in pairwise(ordered)
-        if best in (first, second) and second > _SMALLEST_RATIO * first
-    ]
-    beyond = [min(2 * best, most)] if place == len(ordered) - 1 else []
-    return tuple(sorted({*between, *beyond} - set(ordered)))
 
 
 def most_lists_for_memory(rows: int, dimension: int, storage: Storage, memory_limit_mib: int) -> int:

@@ -1,4 +1,4 @@
-"""The IVFFlat part of a tuning: virtual indexes, a cost model from one real index, the lists that follow, a build."""
+"""The IVFFlat part of a tuning: a cost model from one real index, virtual indexes, the lists that follow, a build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe
-from orchestra_lib.vectors.forecast import feasible_lists, further_lists
+from orchestra_lib.vectors.forecast import feasible_lists
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
@@ -21,16 +21,25 @@ from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, centroids_per_page, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
-from orchestra_lib.vectors.selection import Forecast, Need, best, forecast, need, rivals, unmeasured
+from orchestra_lib.vectors.selection import (
+    WORTH_IT,
+    Forecast,
+    Need,
+    best,
+    forecast,
+    need,
+    next_lists,
+    rivals,
+    unmeasured,
+)
 
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
-_ENOUGH_WITHOUT_GAIN = 2  # one alone may be chance
+_FIRST = 3  # of the numbers of lists that are feasible
+_FEWEST_FOR_A_CURVE = 2
+_MOST_BY_THE_CURVE = 4
 _MOST_BUILDS = 2
-_REFINEMENTS = 2
 _PAIRS_PER_PAGE = 183
-_WORTH_A_BUILD = 0.025
-"""A build is not worth what it might save when that is less than this share of the latency."""
 
 
 @dataclass
@@ -50,9 +59,10 @@ class ListsChoice:
     observations: list[Observation] = field(default_factory=list)
     needs: dict[int, Need] = field(default_factory=dict)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
+    _observed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.model = unmeasured(self.learning.queries.vectors.shape[1])
+        self.model = unmeasured(self._dimension)
 
     @property
     def is_fitted(self) -> bool:
@@ -60,37 +70,38 @@ class ListsChoice:
         return bool(self.observations)
 
     def survey(self) -> None:
-        """Compute a virtual index for each number of lists that could win, and for those that were asked for."""
-        goals, dimension = self.learning.goals, self.learning.queries.vectors.shape[1]
-        options = feasible_lists(
-            self.rows, dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
-        )
-        least, without_gain = np.inf, 0
-        before: Forecast | None = None
-        for lists in options:
-            is_past = without_gain >= _ENOUGH_WITHOUT_GAIN or self._at_best(lists, before) > least
-            if is_past and lists not in goals.lists:
-                continue
-            if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
-                break
-            self.compute(lists)
-            before = self.forecast(lists)
-            # Within one standard error the fewer lists are chosen: more of them have to gain more than that.
-            has_gained = not before.reaches or before.p95 + before.p95_error < least
-            without_gain = 0 if has_gained else without_gain + 1
-            least = min(least, before.p95) if before.reaches else least
+        """Compute virtual indexes until their curve says that no other number of lists is better, and those asked for.
 
-    def _at_best(self, lists: int, fewer: Forecast | None) -> float:
-        """No more than what so many lists can cost, given what ``fewer`` do.
-
-        All centroids are read. Lists are as many times smaller as there are more of them, and at least as many of them
-        have to be read.
+        The few smallest take hardly any time; from then on the curve tells which is to be computed next. Called again
+        it goes on by what the model has learnt since.
         """
-        centroids, dimension = self.model.b_ms_per_centroid_page, self.learning.queries.vectors.shape[1]
-        own = centroids * centroid_pages(lists, dimension, Storage.VECTOR)
-        if fewer is None:
-            return own
-        return own + max(0.0, fewer.p95 - centroids * fewer.centroid_pages) * fewer.lists / lists
+        options = self._options()
+        for lists in sorted({*options[:_FIRST], *self.learning.goals.lists}):
+            self._compute_in_time(lists)
+        for lists in options[_FIRST:]:  # a curve needs two that suffice
+            if sum(found.reaches for found in self.forecasts()) >= _FEWEST_FOR_A_CURVE:
+                break
+            self._compute_in_time(lists)
+        for _ in range(_MOST_BY_THE_CURVE):
+            better = next_lists(self.forecasts(), self.model, self._dimension, options[-1])
+            if better is None or not self._compute_in_time(better):
+                break
+
+    @property
+    def _dimension(self) -> int:
+        return int(self.learning.queries.vectors.shape[1])
+
+    def _options(self) -> tuple[int, ...]:
+        goals = self.learning.goals
+        return feasible_lists(
+            self.rows, self._dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
+        )
+
+    def _compute_in_time(self, lists: int) -> bool:
+        if lists not in self.indexes and not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
+            return False
+        self.compute(lists)
+        return True
 
     def compute(self, lists: int, seed: int = 0) -> None:
         """Compute the virtual index of so many lists unless it is there."""
@@ -112,24 +123,19 @@ class ListsChoice:
         return [self.forecast(lists) for lists in sorted(self.indexes)]
 
     def choose(self) -> Forecast | None:
-        """The best on paper, looked for more finely around the best of the survey; None when none suffices."""
-        for _ in range(_REFINEMENTS):
-            chosen = best(self.forecasts())
-            if chosen is None:
-                return None
-            new = further_lists(sorted(self.indexes), chosen.lists, max(max(self.indexes), chosen.lists))
-            if not new or self.learning.left_seconds() < 0:
-                break
-            for lists in new:
-                self.compute(lists)
+        """The best on paper by the present model; None when none suffices."""
+        self.survey()
         return best(self.forecasts())
 
     def observe(self, target: Callable[[], Searchable], lists: int, label: str) -> None:
         """Time queries on a real index of so many lists and fit the model to everything that was observed.
 
-        ``target`` is called only when that was not done in an earlier run.
+        ``target`` is called only when that was not done in an earlier run. What was observed already counts once.
         """
-        dimension = self.learning.queries.vectors.shape[1]
+        if label in self._observed:
+            return
+        self._observed.add(label)
+        dimension = self._dimension
         self.compute(lists)
         middle = self.forecast(lists).probes
         efforts = sorted({min(max(1, round(share * middle)), max(1, lists - 1)) for share in _PROBES_OBSERVED})
@@ -154,7 +160,7 @@ class ListsChoice:
 
     def predicted(self, lists: int) -> Candidate:
         """So many lists as a candidate that was not built."""
-        found, dimension = self.forecast(lists), self.learning.queries.vectors.shape[1]
+        found, dimension = self.forecast(lists), self._dimension
         return Candidate(
             form=ivfflat(lists),
             effort=Effort(found.probes),
@@ -176,27 +182,36 @@ class ListsChoice:
         return found
 
     def run(self, present: tuple[Searchable, int] | None) -> None:
-        """Survey, fit, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
-        self.survey()
-        first = self.choose()
-        if first is None:
-            self.learning.skipped.append(
-                f"no number of lists reaches recall {self.learning.goals.recall_target} on the queries that tune"
-            )
-            return
+        """Fit, survey, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
+        self._observe_something(present)
+        for _ in range(_MOST_BUILDS):
+            chosen = self.choose()
+            if chosen is None:
+                self.learning.skipped.append(
+                    f"no number of lists reaches recall {self.learning.goals.recall_target} on the queries that tune"
+                )
+                return
+            built = [lists for lists in self.indexes if self._is_built(lists)]
+            at_hand = min((self.forecast(lists) for lists in built), key=lambda found: found.p95, default=None)
+            if at_hand is not None and at_hand.p95 * (1 - WORTH_IT) <= chosen.p95:
+                break
+            self._build_and_observe(chosen)
+        self._try_rival()
+
+    def _observe_something(self, present: tuple[Searchable, int] | None) -> None:
+        """What a search costs beside its centroids, from the present index or from the quickest build that there is.
+
+        The fewest lists build in a small part of the time of those that may win. Known costs spare the trainings of
+        numbers that cannot.
+        """
         if present is not None:
             searchable, lists = present
             self.observe(lambda: searchable, lists, f"the present index of {lists:,} lists")
-        else:
-            self._build_and_observe(first)
-        chosen = self.choose()
-        if chosen is None:
             return
-        built = [lists for lists in self.indexes if ivfflat(lists) in self.learning.candidates]
-        at_hand = min((self.forecast(lists) for lists in built), key=lambda found: found.p95, default=None)
-        if at_hand is None or at_hand.p95 * (1 - _WORTH_A_BUILD) > chosen.p95:
-            self._build_and_observe(chosen)
-        self._try_rival()
+        learning, fewest = self.learning, self._options()[0]
+        form = ivfflat(fewest)
+        if learning.has_room(f"building {fewest:,} lists to learn what a search costs", 0.0):
+            self.observe(lambda: learning.bench.searchable(learning.built(form)), fewest, form.label)
 
     def _build_and_observe(self, chosen: Forecast) -> None:
         form, learning = self.build(chosen).form, self.learning
@@ -222,7 +237,7 @@ class ListsChoice:
             return
         chosen = self.forecast(learning.best.form.lists)
         others = [found for found in rivals(self.forecasts(), chosen, error) if not self._is_built(found.lists)]
-        if error > _WORTH_A_BUILD and others:
+        if error > WORTH_IT and others:
             rival = others[0]
             if learning.has_room(f"IVFFlat with {rival.lists:,} lists", self.build_seconds(rival.lists)):
                 self.build(rival)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,16 +13,24 @@ from orchestra_lib.bench.statistics import Estimate, mean
 from orchestra_lib.vectors.cost import CENTROID_OVER_ROW, CostModel
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex, sufficient_probes
-from orchestra_lib.vectors.pages import centroids_per_page
+from orchestra_lib.vectors.pages import centroid_pages, centroids_per_page
 from orchestra_lib.vectors.tuning import PagePoint
 
 _RESAMPLES = 200
 TEN_TIMES = 10
+WORTH_IT = 0.04
+"""What might save less than this share of the latency is worth no build, no training, and no list more."""
 
 
 def unmeasured(dimension: int) -> CostModel:
     """The model before anything was measured, in units of a row that is visited."""
     return CostModel(0.0, CENTROID_OVER_ROW * centroids_per_page(dimension, Storage.VECTOR), 1.0, 0.0, (1.0,))
+
+
+_FURTHEST = 4  # times the lists of the last forecast: a curve says little of what is further
+_STEP = 2**0.25
+_ALIKE = 1.15  # times as many lists are hardly others
+_LEAST_REST = 0.01
 
 
 @dataclass(frozen=True)
@@ -78,15 +87,45 @@ def forecast(indexes: Sequence[VirtualIndex], model: CostModel, needed: Need) ->
 
 
 def best(forecasts: Sequence[Forecast]) -> Forecast | None:
-    """The least expected p95 among those that reach the target; within one standard error of it the fewest lists.
+    """The least expected p95 among those that reach the target; where the difference is none, the fewest lists.
 
-    Fewer lists build, insert and fit into memory more easily. None when no forecast reaches the target.
+    None is what lies within one standard error or is not worth it: fewer lists build, insert and fit into memory more
+    easily. None when no forecast reaches the target.
     """
     reaching = [found for found in forecasts if found.reaches]
     if not reaching:
         return None
     least = min(reaching, key=lambda found: found.p95)
-    return min((found for found in reaching if found.p95 <= least.p95 + least.p95_error), key=lambda found: found.lists)
+    alike = least.p95 + max(least.p95_error, WORTH_IT * least.p95)
+    return min((found for found in reaching if found.p95 <= alike), key=lambda found: found.lists)
+
+
+def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, most: int) -> int | None:
+    """The number of lists, up to ``most``, that the curve through the forecasts has for the best and nobody computed.
+
+    What centroids cost is known for any number. The rest of a p95, rows that are visited, falls about as a power of the
+    lists: between two forecasts it is interpolated and beyond the last one goes on as between the last two. None when
+    one that was computed is the best already, or so near to it that the difference is none, or there is no curve.
+    """
+    reaching = [found for found in forecasts if found.reaches]
+    if len(reaching) < 2:
+        return None
+
+    def without_rows(lists: float) -> float:
+        return model.a_ms + model.b_ms_per_centroid_page * centroid_pages(round(lists), dimension, Storage.VECTOR)
+
+    known = np.log([found.lists for found in reaching])
+    rest = np.log([max(found.p95 - without_rows(found.lists), _LEAST_REST * found.p95) for found in reaching])
+    last = math.log(min(most, _FURTHEST * reaching[-1].lists))
+    tried = np.append(np.arange(known[0], last, math.log(_STEP)), last)
+    slope = (rest[-1] - rest[-2]) / (known[-1] - known[-2])
+    beyond = rest[-1] + slope * (tried - known[-1])
+    at = np.exp(np.where(tried > known[-1], beyond, np.interp(tried, known, rest)))
+    p95 = at + [without_rows(lists) for lists in np.exp(tried)]
+    wanted = float(tried[np.argmax(p95 <= (1 + WORTH_IT) * p95.min())])
+    least = min(found.p95 for found in reaching)
+    is_known = float(np.abs(known - wanted).min()) < math.log(_ALIKE)
+    return None if is_known or p95.min() > (1 - WORTH_IT) * least else round(math.exp(wanted))
 
 
 def rivals(forecasts: Sequence[Forecast], chosen: Forecast, error: float) -> list[Forecast]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.cost import CostModel
-from orchestra_lib.vectors.forecast import feasible_lists, further_lists, most_lists_for_memory, outlook
+from orchestra_lib.vectors.forecast import feasible_lists, most_lists_for_memory, outlook
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.memory import ivfflat_build_memory
@@ -62,13 +62,6 @@ def test_the_most_lists_fit_and_one_more_would_not(memory, rows):
 
     assert most == 0 or needs(most) <= memory
     assert most == 32_768 or needs(most + 1) > memory
-
-
-def test_the_search_for_lists_goes_on_between_neighbours_and_beyond_the_end():
-    assert further_lists([100, 200, 400], 200, 10_000) == (141, 283)
-    assert further_lists([100, 200, 400], 400, 10_000) == (283, 800)
-    assert further_lists([100, 200, 400], 400, 500) == (283, 500)
-    assert further_lists([100, 141, 200], 141, 10_000) == (), "close enough"
 
 
 def test_an_outlook_grows_with_the_table():

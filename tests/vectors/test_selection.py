@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestra_lib.bench.statistics import Estimate
+from orchestra_lib.vectors.cost import CostModel
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
-from orchestra_lib.vectors.selection import Forecast, best, forecast, need, page_points, rivals, unmeasured
+from orchestra_lib.vectors.pages import centroid_pages, centroids_per_page
+from orchestra_lib.vectors.selection import Forecast, best, forecast, need, next_lists, page_points, rivals, unmeasured
 
 BY_ROWS = unmeasured(1_536)
 SURE = Estimate(0.97, 0.96, 0.98, 100)
@@ -27,9 +31,40 @@ def index_of(lists, *, seed=0, needs=3, rows=10_000, queries=50):
 
 
 def test_within_one_standard_error_the_fewest_lists_win():
-    found = [forecast_of(100, 5.2), forecast_of(200, 5.0, error=0.3), forecast_of(400, 5.1), forecast_of(50, 6.0)]
+    found = [forecast_of(100, 5.25), forecast_of(200, 5.0, error=0.3), forecast_of(400, 5.1), forecast_of(50, 6.0)]
     assert best(found).lists == 100
     assert best([replace(one, p95_error=0.0) for one in found]).lists == 200
+
+
+def test_a_difference_that_is_not_worth_it_is_none():
+    assert best([forecast_of(100, 5.19), forecast_of(200, 5.0)]).lists == 100
+    assert best([forecast_of(100, 5.21), forecast_of(200, 5.0)]).lists == 200
+
+
+@given(st.floats(0.1, 2.0), st.floats(-1.2, -0.4), st.floats(1e-4, 1e-2), st.floats(0.0, 1.0), st.integers(400, 30_000))
+def test_a_curve_that_is_a_power_leads_to_its_minimum(rows_ms, power, centroid_ms, fixed_ms, most):
+    model = CostModel(fixed_ms, centroid_ms * centroids_per_page(1_536, Storage.VECTOR), 1.0, 0.0, (1.0,))
+
+    def truth(lists):
+        pages = centroid_pages(lists, 1_536, Storage.VECTOR)
+        p95 = fixed_ms + model.b_ms_per_centroid_page * pages + 100 * rows_ms * lists**power
+        return forecast_of(lists, p95)
+
+    known = [truth(lists) for lists in (100, 200, 400)]
+    for _ in range(8):
+        found = next_lists(known, model, 1_536, most)
+        if found is None:
+            break
+        assert found <= most
+        assert found not in [one.lists for one in known]
+        known = sorted([*known, truth(found)], key=lambda one: one.lists)
+    assert found is None, "it comes to an end"
+    least = min(truth(lists).p95 for lists in np.unique(np.geomspace(100, most, 400).round().astype(int)))
+    assert best(known).p95 <= 1.1 * least
+
+
+def test_without_two_that_suffice_there_is_no_curve():
+    assert next_lists([forecast_of(100, 9.0, reaches=False), forecast_of(200, 8.0)], BY_ROWS, 1_536, 10_000) is None
 
 
 def test_what_does_not_reach_the_target_is_never_the_best():
