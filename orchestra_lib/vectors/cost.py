@@ -21,17 +21,35 @@ from psycopg import sql
 from scipy import optimize
 
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.nearest import Matrix
+from orchestra_lib.vectors.pages import centroids_per_page
 
 _FEWEST_OBSERVATIONS = 20
 _FOLDS = 5
 _REWEIGHTED = 10  # times; the weights settle in fewer
 _OUTLIER = 0.1  # relative deviation from which on an observation counts less the further it is off
 _METAPAGE_READS = 2  # by the planner and by the scan
-CENTROID_OVER_ROW = 0.4
-"""What a centroid costs, in rows: 0.26 us against 0.7 at 1,536 dimensions. They lie in a row and are not sorted."""
 _PASSES = 3  # the median counts: neither pages that were cold nor what one pass met on the machine is the query's
+
+
+# A centroid and a row in microseconds, at 0 and for each dimension: 0.085 and 0.42 at 256, 0.26 and 0.70 at 1,536.
+_CENTROID_US, _ROW_US = (0.05, 1.37e-4), (0.364, 2.19e-4)
+
+
+def centroid_over_row(dimension: int) -> float:
+    """What a centroid costs, in rows: 0.20 at 256 dimensions, 0.37 at 1,536, measured on 2 cores of an AMD EPYC.
+
+    Both are compared with the query; centroids lie one behind the other, and are not sorted.
+    """
+    (centroid, centroid_each), (row, row_each) = _CENTROID_US, _ROW_US
+    return (centroid + centroid_each * dimension) / (row + row_each * dimension)
+
+
+def rows_of_centroid_page(dimension: int) -> float:
+    """What a page of centroids costs, in rows."""
+    return centroid_over_row(dimension) * centroids_per_page(dimension, Storage.VECTOR)
 
 
 @dataclass(frozen=True)
@@ -70,12 +88,12 @@ class CostModel:
         return float(np.quantile(np.outer(self.predict(index, probes), self.ratios), share))
 
 
-def fit(observations: Sequence[Observation], centroids_per_page: int) -> CostModel:
+def fit(observations: Sequence[Observation], rows_per_centroid_page: float) -> CostModel:
     """Coefficients by non-negative least squares of the relative deviations, outliers weighed down (Huber).
 
-    With one number of centroid pages a cannot be told from b. A centroid then costs 0.4 of a row, as it did where it
-    was measured: observe a second index with other lists to know better. Raises DataError for fewer than 20
-    observations, or if all visited the same number of rows.
+    With one number of centroid pages a cannot be told from b. Such a page then costs what ``rows_per_centroid_page`` do
+    (``rows_of_centroid_page``): observe a second index with other lists to know better. Raises DataError for fewer than
+    20 observations, or if all visited the same number of rows.
     """
     if len(observations) < _FEWEST_OBSERVATIONS:
         raise DataError(
@@ -88,7 +106,6 @@ def fit(observations: Sequence[Observation], centroids_per_page: int) -> CostMod
     measured = np.array([seen.server_ms for seen in observations], dtype=np.float64)
     tied = len(set(pages.tolist())) < 2
     ones = np.ones(len(rows))
-    rows_per_centroid_page = CENTROID_OVER_ROW * centroids_per_page
     terms = np.column_stack([ones, rows + rows_per_centroid_page * pages] if tied else [ones, rows, pages])
     ratios = np.sort(np.concatenate([_held_out(terms, measured, fold) for fold in range(_FOLDS)]))
     a, c, *b = _coefficients(terms, measured).tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.candidate import Candidate
-from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe
+from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page
 from orchestra_lib.vectors.forecast import feasible_lists
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry
@@ -19,7 +19,7 @@ from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
 from orchestra_lib.vectors.kmeans import training_rows
 from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
-from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, centroids_per_page, index_pages, rows_per_page
+from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
 from orchestra_lib.vectors.selection import (
     WORTH_IT,
@@ -79,11 +79,11 @@ class ListsChoice:
         for lists in sorted({*options[:_FIRST], *self.learning.goals.lists}):
             self._compute_in_time(lists)
         for lists in options[_FIRST:]:  # a curve needs two that suffice
-            if sum(found.reaches for found in self.forecasts()) >= _FEWEST_FOR_A_CURVE:
+            if sum(found.reaches for found in self._possible()) >= _FEWEST_FOR_A_CURVE:
                 break
             self._compute_in_time(lists)
         for _ in range(_MOST_BY_THE_CURVE):
-            better = next_lists(self.forecasts(), self.model, self._dimension, options[-1])
+            better = next_lists(self._possible(), self.model, self._dimension, options[-1])
             if better is None or not self._compute_in_time(better):
                 break
 
@@ -93,9 +93,7 @@ class ListsChoice:
 
     def _options(self) -> tuple[int, ...]:
         goals = self.learning.goals
-        return feasible_lists(
-            self.rows, self._dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second, goals.lists
-        )
+        return feasible_lists(self.rows, self._dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second)
 
     def _compute_in_time(self, lists: int) -> bool:
         if lists not in self.indexes and not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
@@ -125,7 +123,12 @@ class ListsChoice:
     def choose(self) -> Forecast | None:
         """The best on paper by the present model; None when none suffices."""
         self.survey()
-        return best(self.forecasts())
+        return best(self._possible())
+
+    def _possible(self) -> list[Forecast]:
+        """Forecasts of what may be built: lists that were asked for can be more than memory or inserts allow."""
+        most = self._options()[-1]
+        return [found for found in self.forecasts() if found.lists <= most]
 
     def observe(self, target: Callable[[], Searchable], lists: int, label: str) -> None:
         """Time queries on a real index of so many lists and fit the model to everything that was observed.
@@ -156,7 +159,7 @@ class ListsChoice:
             return list(found)
 
         self.observations += self.learning.journal.once(f"observed: {label}", list[Observation], work)
-        self.model = fit(self.observations, centroids_per_page(dimension, Storage.VECTOR))
+        self.model = fit(self.observations, rows_of_centroid_page(dimension))
 
     def predicted(self, lists: int) -> Candidate:
         """So many lists as a candidate that was not built."""

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_lib.bench.statistics import Estimate, mean
-from orchestra_lib.vectors.cost import CENTROID_OVER_ROW, CostModel
+from orchestra_lib.vectors.cost import CostModel, rows_of_centroid_page
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex, sufficient_probes
-from orchestra_lib.vectors.pages import centroid_pages, centroids_per_page
+from orchestra_lib.vectors.pages import centroid_pages
 from orchestra_lib.vectors.tuning import PagePoint
 
 _RESAMPLES = 200
@@ -24,7 +24,7 @@ WORTH_IT = 0.04
 
 def unmeasured(dimension: int) -> CostModel:
     """The model before anything was measured, in units of a row that is visited."""
-    return CostModel(0.0, CENTROID_OVER_ROW * centroids_per_page(dimension, Storage.VECTOR), 1.0, 0.0, (1.0,))
+    return CostModel(0.0, rows_of_centroid_page(dimension), 1.0, 0.0, (1.0,))
 
 
 _FURTHEST = 4  # times the lists of the last forecast: a curve says little of what is further

@@ -22,7 +22,7 @@ from psycopg import sql
 from tables import KINDS, TABLE, load, make
 
 from orchestra_lib.database import connect
-from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe
+from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry, read_geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
@@ -70,7 +70,7 @@ def main() -> None:
     agreed = [_told_recall(lists, virtual[lists], real[lists]) for lists in lists_options]
     print(f"recall agrees in {sum(map(sum, agreed))} of {sum(map(len, agreed))} points")
     fitted = lists_options[min(1, len(lists_options) - 1)]
-    _told_latency(fit(real[fitted].seen, 1), fitted, virtual, real)
+    _told_latency(fit(real[fitted].seen, rows_of_centroid_page(rows.shape[1])), fitted, virtual, real)
     theirs = sum(one.build_seconds + one.search_seconds for one in real.values()) / REPETITIONS
     ours = prepared + sum(computed.values()) / SEEDS
     for lists, one in real.items():

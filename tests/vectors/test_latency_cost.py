@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra_lib.errors import DataError
-from orchestra_lib.vectors.cost import CostModel, Observation, fit
+from orchestra_lib.vectors.cost import CostModel, Observation, centroid_over_row, fit, rows_of_centroid_page
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex
 
@@ -42,9 +42,14 @@ def test_noise_and_spikes_move_the_coefficients_little_and_show_in_the_scatter()
 
 
 def test_with_one_index_a_centroid_costs_a_known_part_of_a_row():
-    model = fit(observations(0.3, 0.8e-3, 1e-3, [500], count=60), centroids_per_page=2)
-    assert model.b_ms_per_centroid_page == pytest.approx(2 * 0.4 * model.c_ms_per_row)
+    model = fit(observations(0.3, 0.8e-3, 1e-3, [500], count=60), rows_per_centroid_page=0.8)
+    assert model.b_ms_per_centroid_page == pytest.approx(0.8 * model.c_ms_per_row)
     assert model.a_ms == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_centroid_costs_what_was_measured_where_it_was():
+    assert [round(centroid_over_row(dimension), 2) for dimension in (256, 1_536)] == [0.20, 0.37]
+    assert rows_of_centroid_page(1_536) == centroid_over_row(1_536), "one lies on a page"
 
 
 def test_coefficients_are_never_negative():

@@ -11,7 +11,7 @@ from stores import fill, unit_vectors
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors import geometry as geometry_module
-from orchestra_lib.vectors.cost import fit, observe
+from orchestra_lib.vectors.cost import fit, observe, rows_of_centroid_page
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import read_geometry, sampled_vectors, vectors_of
 from orchestra_lib.vectors.ivf import virtual_index
@@ -85,7 +85,7 @@ def test_recall_pages_rows_and_cost_of_a_virtual_index_are_those_of_real_ones(pa
     told = index_pages(virtual[0].list_rows, 1536, Storage.VECTOR) * PAGE_BYTES
     assert [told] * 3 == pytest.approx(sizes, rel=0.01)
     assert [one.rows for one in everything] == pytest.approx([ROWS] * 2, abs=1), "an empty list has a page too"
-    model = fit(seen, 1)
+    model = fit(seen, rows_of_centroid_page(1536))
     predicted = model.milliseconds(LISTS, np.array([one.rows for one in seen]))
     assert model.c_ms_per_row > 0
     assert np.median(predicted) == pytest.approx(np.median([one.server_ms for one in seen]), rel=0.5)
