@@ -21,13 +21,13 @@ from orchestra_lib.bench.environment import Environment, environment
 from orchestra_lib.bench.load import Load
 from orchestra_lib.bench.samples import LoadRun
 from orchestra_lib.bench.statistics import Estimate, mean
+from orchestra_lib.blueprint.api import in_flight_limit
 from orchestra_lib.errors import GateFailed
 
 _MOST_PER_SECOND = 5_000
 _WARM_SHARE = 0.2
 _PARTS = 10
 _ENOUGH = 0.95
-_LIMIT_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,12 @@ class Sweep:
         why = f"{chosen.in_flight} in flight are the most that keep every goal" if held else "no level keeps the goals"
         if beyond is not None:
             why += f"; at {beyond.in_flight} {_told(beyond)}"
-        return Earned(chosen.in_flight, limit_within(chosen.in_flight), chosen.per_second, why)
-
-
-def limit_within(concurrency: int) -> int:
-    """What the service should take of what an instance may get: then it refuses by itself, at once and with a word
-    when to come again. At the same number it never would: the front keeps what is more and lets it wait for ten
-    seconds. Well above 60 %, where Cloud Run adds instances.
-    https://cloud.google.com/run/docs/about-instance-autoscaling
-    """
-    return max(1, int(_LIMIT_SHARE * concurrency))
+        return Earned(chosen.in_flight, in_flight_limit(chosen.in_flight), chosen.per_second, why)
 
 
 def concurrency_for(limit: int) -> int:
     """The least concurrency with which the service takes so many before it refuses."""
-    return next(concurrency for concurrency in itertools.count(limit) if limit_within(concurrency) >= limit)
+    return next(concurrency for concurrency in itertools.count(limit) if in_flight_limit(concurrency) >= limit)
 
 
 def sweep(workload: Workload, form: Form) -> Sweep:

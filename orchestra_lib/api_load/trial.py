@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from orchestra_lib.api_load.in_flight import concurrency_for, limit_within
+from orchestra_lib.api_load.in_flight import concurrency_for
+from orchestra_lib.blueprint.api import in_flight_limit
 from orchestra_lib.rollout.service import RunService, Share, revision_name
 
 _LIMIT = "ORCHESTRA_API_MAX_IN_FLIGHT"
@@ -29,7 +30,7 @@ def tagged_revision(service: RunService, template: Mapping[str, Any], tag: str) 
 
 def with_scaling(template: Mapping[str, Any], *, concurrency: int, least: int, most: int) -> dict[str, Any]:
     """A template with another concurrency and number of instances; the service's own limit goes with the first."""
-    containers = [_limited(container, limit_within(concurrency)) for container in template["containers"]]
+    containers = [_limited(container, in_flight_limit(concurrency)) for container in template["containers"]]
     return {
         **template,
         "containers": containers,

@@ -9,7 +9,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from orchestra_lib.api_load.forms import Form
-from orchestra_lib.api_load.in_flight import limit_within
 from orchestra_lib.api_load.rates import RatesMeasured
 from orchestra_lib.blueprint.api import ApiPlan, api, path_of, revision_template
 from orchestra_lib.blueprint.identities import GATEWAY
@@ -31,8 +30,7 @@ from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.plan import Plan, Verb
 from orchestra_lib.rollout.service import RunService
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.service.app import create_app
-from orchestra_lib.service.settings import ServiceSettings
+from orchestra_lib.service.interface import interface_document
 from orchestra_lib.settings.cloud import Api
 
 _GOOGLE = "https://accounts.google.com"
@@ -57,7 +55,7 @@ class ApiPhase:
         self._store = ApiStore(run, self._work)
         self._image = ApiImage(run.settings, self._work)
         first = {**self._template, "revision": f"{self._section.service}-{_FIRST}"}
-        self._wanted: ApiPlan = api(run.settings, first, self._interface(), self._section.audience)
+        self._wanted: ApiPlan = api(run.settings, first, interface_document(), self._section.audience)
         self._asking = probe(run.settings, self._wanted.service, caller(self._client.target))
         self._service = RunService(self._client, path_of(self._wanted.service))
         email = self._email(PROBE)
@@ -177,21 +175,15 @@ class ApiPhase:
 
     @cached_property
     def _environment(self) -> Mapping[str, str]:
-        """What the settings do not say: the store, who calls, and how much is taken on at once."""
+        """What the settings do not say: the store, and who calls."""
         local, base = self._work.is_local, self._client.target.base_url
         return {
             **self._store.environment(),
             "JWT_ISSUER": _GOOGLE,
             "JWT_AUDIENCE": self._section.audience,
             "JWT_CERTIFICATES_URL": f"{base}{_CERTIFICATES}" if local else _GOOGLE_KEYS,
-            "MAX_IN_FLIGHT": str(limit_within(self._section.concurrency)),
             **({"HOST": "127.0.0.1"} if local else {}),
         }
-
-    def _interface(self) -> dict[str, Any]:
-        """The service's own OpenAPI document; its store is never opened for it."""
-        who = {name.lower(): value for name, value in self._environment.items() if name.startswith("JWT_")}
-        return create_app(ServiceSettings.model_validate({**who, "dsn": "dbname=never-opened"})).openapi()
 
     def _want(self, resources: Sequence[Resource]) -> None:
         under = {one.key: one for one in (*self._wanted.foundation, *self._asking.foundation)}

@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestra_lib.blueprint import infrastructure
+from orchestra_lib.blueprint.api import PACKAGE, api, revision_template
 from orchestra_lib.blueprint.assistant import assistant
 from orchestra_lib.blueprint.memory import memory
 from orchestra_lib.blueprint.workstations import workstations
 from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.resource import Resource
+from orchestra_lib.errors import ParameterError
 from orchestra_lib.paths import journal_path
+from orchestra_lib.service.interface import interface_document
 from orchestra_lib.settings import Settings
+
+
+def _api(settings: Settings) -> Sequence[Resource]:
+    # Which image the service begins with is known once it is built.
+    if settings.api is None:
+        raise ParameterError(f"environment {settings.environment.name} has no section api")
+    first = {**revision_template(settings, PACKAGE, {}), "revision": f"{settings.api.service}-first"}
+    return api(settings, first, interface_document(), settings.api.audience).resources
+
 
 BLUEPRINTS: Sequence[tuple[str, Callable[[Settings], Sequence[Resource]]]] = (
     ("01", infrastructure),
     ("02", lambda settings: workstations(settings).resources),
     ("03", lambda settings: memory(settings).resources),
     ("04", lambda settings: assistant(settings).resources),
+    ("05", _api),
 )
 """Phase -> what it wants. A phase without a blueprint is judged by the rules alone."""
 

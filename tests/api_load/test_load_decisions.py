@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra_lib.api_load.forms import SHORT
-from orchestra_lib.api_load.in_flight import concurrency_for, limit_within, sweep
+from orchestra_lib.api_load.in_flight import concurrency_for, sweep
 from orchestra_lib.api_load.report import saturation_evidence, sweep_evidence
 from orchestra_lib.api_load.saturation import find_saturation
 from orchestra_lib.api_load.tables import saturation_table, sweep_table
 from orchestra_lib.api_load.workload import Kind
+from orchestra_lib.blueprint.api import in_flight_limit
 from orchestra_lib.evidence import Source, Verdict
 
 KINDS = (Kind("search", ({},), 60.0), Kind("retrieval", ({},), 50.0))
@@ -86,5 +87,5 @@ def test_a_level_that_breaks_is_held_once_more():
 
 
 def test_the_services_own_limit_is_below_what_an_instance_gets():
-    assert [limit_within(n) for n in (1, 2, 10, 80, 1_000)] == [1, 1, 9, 72, 900]
+    assert [in_flight_limit(n) for n in (1, 2, 10, 80, 1_000)] == [1, 1, 9, 72, 900]
     assert [concurrency_for(n) for n in (1, 9, 72, 120)] == [1, 10, 80, 134]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestra_lib import settings
 from orchestra_lib.blueprint import infrastructure
-from orchestra_lib.blueprint.api import ApiPlan, api, gateway_document, path_of, revision_template
+from orchestra_lib.blueprint.api import ApiPlan, api, gateway_document, in_flight_limit, path_of, revision_template
 from orchestra_lib.cloud.kinds import KINDS
 from orchestra_lib.cloud.plan import in_dependency_order
 from orchestra_lib.cloud.resource import UNKNOWN, Live, resolve
@@ -66,7 +66,11 @@ def test_any_settings_give_a_template_that_google_takes_and_the_service_starts_w
     )
     assert wrong(body) == []
     told = from_environment(environment(body))
-    assert (told.max_in_flight, told.pool_max, told.max_instances) == (concurrency, connections, instances)
+    assert (told.max_in_flight, told.pool_max, told.max_instances) == (
+        in_flight_limit(concurrency),
+        connections,
+        instances,
+    )
 
 
 def test_the_check_of_templates_finds_what_is_wrong() -> None:
