@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
 from orchestra_lib.errors import TargetUnreachable
 
+PYTHON_VARIABLE = "ORCHESTRA_LOCAL_PYTHON"
+"""Names the Python that has the local target's program, for one that has not, as Apache Beam's."""
 _START_TIMEOUT_SECONDS = 120
 _INSTANCE_TIMEOUT_SECONDS = 900
 """An instance's server may have to be copied or restored first."""
@@ -33,7 +36,8 @@ def instance(name: str) -> dict[str, Any]:
 
 
 def _answer(action: str, *arguments: str, seconds: float, late: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "orchestra_lib", "local", action, *arguments, "--json"]
+    python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+    command = [python, "-m", "orchestra_lib", "local", action, *arguments, "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:

@@ -134,7 +134,7 @@ def copy(
         ranges,
         workers,
         lambda: _worker_sessions(job, snapshot),
-        lambda sessions, key_range: _copy_range(job, *sessions, key_range, counted, kept),
+        lambda sessions, key_range: copy_range(job, *sessions, key_range, counted, kept),
         lambda: progress(count.rows),
     )
     return CopyResult(
@@ -146,6 +146,28 @@ def copy(
         sum(item.bytes for item in copied),
         time.monotonic() - started,
     )
+
+
+def copy_range(
+    job: CopyJob,
+    source: psycopg.Connection,
+    target: psycopg.Connection,
+    key_range: KeyRange,
+    progress: Callable[[int], None],
+    kept: Kept,
+) -> CopiedRange:
+    """Copy one range by two sessions, as one transaction on the target; what it reads is what the source's sees.
+
+    The servers' digests have to be equal (``checksum.require_equal_digests``). ``progress`` is called with rows, as
+    they go over.
+    """
+    with target.transaction():
+        copied = _unchanged(job, source, target, key_range, progress)
+        if copied is None:
+            target.execute(sql.SQL("DELETE FROM {} WHERE {}").format(job.target_table, key_range.condition()))
+            copied = _send(job, source, target, key_range, progress)
+        kept(target, copied)
+        return copied
 
 
 def checksum(connection: psycopg.Connection, rows: sql.Composable, key_range: KeyRange) -> Checksum:
@@ -178,23 +200,6 @@ class _Block:
     stream: bytes
     rows: int
     total: int
-
-
-def _copy_range(
-    job: CopyJob,
-    source: psycopg.Connection,
-    target: psycopg.Connection,
-    key_range: KeyRange,
-    progress: Callable[[int], None],
-    kept: Kept,
-) -> CopiedRange:
-    with target.transaction():
-        copied = _unchanged(job, source, target, key_range, progress)
-        if copied is None:
-            target.execute(sql.SQL("DELETE FROM {} WHERE {}").format(job.target_table, key_range.condition()))
-            copied = _send(job, source, target, key_range, progress)
-        kept(target, copied)
-        return copied
 
 
 def _unchanged(

@@ -8,7 +8,7 @@ another source table, means a copy from the beginning, and ranges that are as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.checksum import Checksum
+from orchestra_lib.memory.copied_ranges import all_ranges, identity, note_begin, note_range
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, CopyResult, Snapshot, copy, exported_snapshot
 from orchestra_lib.memory.lsn import lsn_number, lsn_text
 from orchestra_lib.memory.ranges import KeyRange, key_ranges
@@ -112,7 +113,7 @@ def _standing(spec: CopySpec, source: psycopg.Connection, target: psycopg.Connec
     known = _known(target, spec.stream)
     if known is None:
         return Standing(NEW, "nothing was copied yet")
-    if (known.system, known.table_oid) != _identity(spec, source):
+    if (known.system, known.table_oid) != identity(source, spec.job.source.table.as_string(source)):
         return Standing(NEW, f"an earlier copy was of another table or server: {known.table} on {known.system}")
     slot = slot_state(source, spec.slot)
     if slot is None:
@@ -141,7 +142,16 @@ def _snapshot(
     ranges = key_ranges(source, spec.job.source, spec.ranges)
     with ReplicationSession.open(spec.job.source_conninfo, role="source") as session:
         slot = session.create_slot(spec.slot)
-        _note_begin(spec, source, target, slot.consistent_lsn, ranges)
+        note_begin(
+            source,
+            target,
+            stream=spec.stream,
+            slot=spec.slot,
+            publication=spec.publication,
+            table=spec.job.source.table.as_string(source),
+            start_lsn=slot.consistent_lsn,
+            ranges=ranges,
+        )
         yield Snapshot(slot.snapshot, lsn_text(slot.consistent_lsn))
 
 
@@ -153,12 +163,12 @@ def _copy_missing(
     progress: Callable[[int, int], None],
 ) -> CopyResult:
     there = {copied.key_range.number for copied in _copied(target, spec.stream)}
-    missing = [key_range for key_range in _planned(target, spec.stream) if key_range.number not in there]
+    missing = [key_range for key_range in all_ranges(target, spec.stream) if key_range.number not in there]
     before = sum(copied.source.rows for copied in _copied(target, spec.stream))
     total = max(before, _estimated_rows(spec, source))
 
     def kept(session: psycopg.Connection, copied: CopiedRange) -> None:
-        _note_range(session, spec.stream, snapshot, copied)
+        note_range(session, spec.stream, snapshot.lsn, copied)
 
     return copy(
         spec.job,
@@ -206,22 +216,6 @@ def _known(target: psycopg.Connection, stream: str) -> _Known | None:
     return _Known(system, table, oid, lsn_number(start), done, ranges)
 
 
-def _identity(spec: CopySpec, source: psycopg.Connection) -> tuple[str, int]:
-    """Which server and which table: a table that was dropped and made again is another one."""
-    row = source.execute(
-        "SELECT system_identifier::text, %s::regclass::oid::bigint FROM pg_control_system()",
-        [spec.job.source.table.as_string(source)],
-    ).fetchone()
-    return (row[0], row[1]) if row else ("", 0)
-
-
-def _planned(target: psycopg.Connection, stream: str) -> list[KeyRange]:
-    rows = target.execute(
-        "SELECT number, low, high FROM orchestra_stream.copied_range WHERE stream = %s ORDER BY number", [stream]
-    ).fetchall()
-    return [KeyRange(*row) for row in rows]
-
-
 def _copied(target: psycopg.Connection, stream: str) -> tuple[CopiedRange, ...]:
     rows = target.execute(
         "SELECT number, low, high, rows, total FROM orchestra_stream.copied_range "
@@ -231,32 +225,6 @@ def _copied(target: psycopg.Connection, stream: str) -> tuple[CopiedRange, ...]:
     return tuple(
         CopiedRange(KeyRange(number, low, high), Checksum(count, int(total)), sent=True, bytes=0)
         for number, low, high, count, total in rows
-    )
-
-
-def _note_begin(
-    spec: CopySpec, source: psycopg.Connection, target: psycopg.Connection, lsn: int, ranges: Sequence[KeyRange]
-) -> None:
-    system, oid = _identity(spec, source)
-    table = spec.job.source.table.as_string(source)
-    with target.transaction():
-        target.execute(
-            "INSERT INTO orchestra_stream.stream "
-            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [spec.stream, system, table, oid, spec.slot, spec.publication, lsn_text(lsn)],
-        )
-        target.cursor().executemany(
-            "INSERT INTO orchestra_stream.copied_range (stream, number, low, high) VALUES (%s, %s, %s, %s)",
-            [(spec.stream, one.number, one.low, one.high) for one in ranges],
-        )
-
-
-def _note_range(target: psycopg.Connection, stream: str, snapshot: Snapshot, copied: CopiedRange) -> None:
-    target.execute(
-        "UPDATE orchestra_stream.copied_range SET lsn = %s, rows = %s, total = %s, copied_at = now() "
-        "WHERE stream = %s AND number = %s",
-        [snapshot.lsn, copied.source.rows, copied.source.total, stream, copied.key_range.number],
     )
 
 

@@ -4,9 +4,8 @@
     python -m orchestra_lib.scale verify SPEC --report PREFIX [BEAM OPTIONS]
     python -m orchestra_lib.scale embed SPEC [BEAM OPTIONS]
 
-Without ``--runner`` the pipeline runs here, in worker processes of Beam's own FnApiRunner. That one waits for ever when
-a worker dies; we end instead, with exit code 75, and ``attempts`` starts what is missing anew, as Dataflow does with a
-bundle. The last line of output is JSON: the pipeline's metrics, and with verify what was found in each range.
+Without ``--runner`` the pipeline runs here, in worker processes (see ``forked_workers``); exit code 75 says that one of
+them died. The last line of output is JSON: the pipeline's metrics, and with verify what was found in each range.
 """
 
 from __future__ import annotations
@@ -15,19 +14,15 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestra_lib.errors import OrchestraError
 from orchestra_lib.scale.backfill import missing_ranges_of
 from orchestra_lib.scale.extra import require_beam
 from orchestra_lib.scale.size_ranges import ranges_of
 from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec, read_embedding_spec, read_spec
-
-WORKER_DIED = 75
-"""EX_TEMPFAIL: what is missing can be done by another attempt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,45 +31,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pipeline", choices=("transfer", "verify", "embed"))
     parser.add_argument("spec", type=Path)
     parser.add_argument("--report", help="where verify writes what it found: a prefix of files, or gs://…")
+    parser.add_argument(
+        "--held", action="store_true", help="come up, and begin once a line of input says that the ranges are noted"
+    )
     asked, flags = parser.parse_known_args(arguments)
     if asked.pipeline == "verify" and not asked.report:
         parser.error("verify needs --report")
     try:
         require_beam()
         spec = read_embedding_spec(asked.spec) if asked.pipeline == "embed" else read_spec(asked.spec)
-        print(json.dumps(_run(spec, asked.report, flags)))
+        print(json.dumps(_run(spec, asked, flags)))
     except OrchestraError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _run(spec: TransferSpec | EmbeddingSpec, report: str | None, flags: Sequence[str]) -> dict[str, Any]:
+def _run(spec: TransferSpec | EmbeddingSpec, asked: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     """Run one pipeline to its end; returns its metrics."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+    from orchestra_lib.scale.forked_workers import fork_workers
     from orchestra_lib.scale.pipelines import NAMESPACE, read_report, transfer_pipeline, verify_pipeline
 
-    options = PipelineOptions(_flags(spec, flags))
-    # FnApiRunner by name: "DirectRunner" would first look for Prism, a program that it downloads.
-    runner = options.view_as(StandardOptions).runner or FnApiRunner()
-    pipeline = beam.Pipeline(runner=runner, options=options)
     if isinstance(spec, EmbeddingSpec):
         from orchestra_lib.scale.embedding import begin_embedding
         from orchestra_lib.scale.embedding_pipeline import embedding_pipeline
 
+    options = PipelineOptions(_flags(spec, flags))
+    runner = options.view_as(StandardOptions).runner
+    if runner is None:
+        # By name: "DirectRunner" would first look for Prism, a program that it downloads.
+        runner = FnApiRunner()
+        fork_workers(spec.workers)
+    if asked.held and not sys.stdin.readline():
+        raise OrchestraError("whoever was to say that the ranges are noted has gone: nothing was done")
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    if isinstance(spec, EmbeddingSpec):
         embedding_pipeline(pipeline, spec, begin_embedding(spec))
-    elif report is None:
+    elif asked.report is None:
         transfer_pipeline(pipeline, spec, missing_ranges_of(spec))
     else:
-        verify_pipeline(pipeline, spec, ranges_of(spec), report)
-    threading.excepthook = _end_with_a_worker
+        verify_pipeline(pipeline, spec, ranges_of(spec), asked.report)
     result = pipeline.run()
     result.wait_until_finish()
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))
-    ranges = {} if report is None else {"ranges": [json.loads(line) for line in read_report(report)]}
+    ranges = {} if asked.report is None else {"ranges": [json.loads(line) for line in read_report(asked.report)]}
     return {"metrics": _metrics(found), **ranges}
 
 
@@ -94,13 +98,12 @@ def _metrics(found: dict[str, Any]) -> dict[str, Any]:
     return counters | spread
 
 
-def _end_with_a_worker(failure: threading.ExceptHookArgs) -> None:
-    """End at once when a thread that watches over a worker's process reports its death."""
-    if failure.thread is not None and failure.thread.name == "run_worker":
-        print(f"a worker died: {failure.exc_value}", file=sys.stderr, flush=True)
-        os._exit(WORKER_DIED)
-    threading.__excepthook__(failure)
+def _end(exit_code: int) -> NoReturn:
+    """End at once: Beam's threads and modules take a third of a second to go, and have nothing left to do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

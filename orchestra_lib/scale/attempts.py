@@ -9,14 +9,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from orchestra_lib import local_target
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory.compare import Difference
 from orchestra_lib.scale.backfill import begin, finish, ranges_there
@@ -27,7 +29,7 @@ from orchestra_lib.settings import root
 
 _FRUITLESS = 4
 """Attempts in a row that bring nothing, after which we give up: as often as Dataflow tries a bundle of a batch job."""
-_POLL_SECONDS = 0.5
+_SECONDS_BETWEEN_TICKS = 1.0
 _LINES_TOLD = 5
 
 
@@ -52,9 +54,7 @@ class TransferRun:
 
 
 def run_transfer(
-    spec: TransferSpec,
-    flags: Sequence[str] = (),
-    progress: Callable[[int, int], None] = lambda _done, _ranges: None,
+    spec: TransferSpec, flags: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
 ) -> TransferRun:
     """Begin the transfer or go on with it, until every range is there.
 
@@ -62,18 +62,19 @@ def run_transfer(
     attempt said when four in a row bring nothing, ParameterError without Beam, TargetUnreachable.
     """
     began = time.monotonic()
-    beam_python()
-    begun = begin(spec)
-    ranges, missing = begun.ranges, len(begun.missing)
-    attempts = _until_none_is_missing(
-        ["transfer", spec.as_json(), *flags],
-        f"ranges of {spec.stream}",
-        missing,
-        lambda: ranges - ranges_there(spec),
-        lambda: progress(ranges_there(spec), ranges),
-    )
+    with _program("transfer", spec, flags) as attempt:
+        begun = begin(spec)
+        ranges, missing = begun.ranges, len(begun.missing)
+        attempts = _until_none_is_missing(
+            lambda: attempt(_nothing if progress is None else lambda: progress(ranges_there(spec), ranges)),
+            f"ranges of {spec.stream}",
+            missing,
+            lambda: ranges - ranges_there(spec),
+        )
     if missing:
         finish(spec)
+    if progress is not None:
+        progress(ranges, ranges)
     return TransferRun(ranges, ranges - missing, attempts, time.monotonic() - began)
 
 
@@ -85,13 +86,11 @@ def run_embedding(spec: EmbeddingSpec, flags: Sequence[str] = ()) -> tuple[Attem
     """
     from orchestra_lib.scale.embedding import begin_embedding, memories_left  # it takes a second, and models
 
-    beam_python()
-    begin_embedding(spec)
-    missing = memories_left(spec)
-    what = f"memories of {spec.memories}"
-    return _until_none_is_missing(
-        ["embed", spec.as_json(), *flags], what, missing, lambda: memories_left(spec), lambda: None
-    )
+    with _program("embed", spec, flags) as attempt:
+        begin_embedding(spec)
+        return _until_none_is_missing(
+            lambda: attempt(_nothing), f"memories of {spec.memories}", memories_left(spec), lambda: memories_left(spec)
+        )
 
 
 def run_verification(spec: TransferSpec, report: str | None = None, flags: Sequence[str] = ()) -> Checked:
@@ -106,52 +105,117 @@ def run_verification(spec: TransferSpec, report: str | None = None, flags: Seque
         for number in range(_FRUITLESS):
             written = f"{report or Path(folder) / 'report'}-{number}"
             command = [str(python), "-m", "orchestra_lib.scale", "verify", str(spec_file)]
-            attempt = _attempt([*command, f"--report={written}", *flags], lambda: None)
+            with _started([*command, f"--report={written}", *flags]) as started:
+                attempt = started.ended(_nothing)
             if attempt.exit_code == 0:
                 return together(map(_checked_range, attempt.result["ranges"]))
     raise DataError(f"the verification did not come to its end in {_FRUITLESS} attempts: {attempt.said}")
 
 
 def _until_none_is_missing(
-    arguments: Sequence[str], what: str, missing: int, count_missing: Callable[[], int], tick: Callable[[], None]
+    attempt: Callable[[], Attempt], what: str, missing: int, count_missing: Callable[[], int]
 ) -> tuple[Attempt, ...]:
-    """Attempts until nothing is missing. ``arguments``: the pipeline, its spec as JSON, Beam's flags."""
-    pipeline, spec, *flags = arguments
+    """Attempts until nothing is missing."""
     attempts, fruitless, of = list[Attempt](), 0, missing
-    with tempfile.TemporaryDirectory(prefix="orchestra-scale-") as folder:
-        spec_file = Path(folder) / "spec.json"
-        spec_file.write_text(spec)
-        command = [str(beam_python()), "-m", "orchestra_lib.scale", pipeline, str(spec_file), *flags]
-        while missing:
-            attempts.append(_attempt(command, tick))
-            before, missing = missing, count_missing()
-            fruitless = 0 if missing < before else fruitless + 1
-            if missing and fruitless == _FRUITLESS:
-                raise DataError(
-                    f"{missing} of {of} {what} are missing and {_FRUITLESS} attempts brought none of them; the last "
-                    f"one said: {attempts[-1].said}"
-                )
+    while missing:
+        attempts.append(attempt())
+        before, missing = missing, count_missing()
+        fruitless = 0 if missing < before else fruitless + 1
+        if missing and fruitless == _FRUITLESS:
+            raise DataError(
+                f"{missing} of {of} {what} are missing and {_FRUITLESS} attempts brought none of them; the last "
+                f"one said: {attempts[-1].said}"
+            )
     return tuple(attempts)
 
 
-def _attempt(command: Sequence[str], tick: Callable[[], None]) -> Attempt:
-    """Run the program once; whatever it started ends with it."""
-    began = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root()), os.getenv("PYTHONPATH")]))}
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        # A session of its own, so that its workers can be found by its group.
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment, start_new_session=True)
+@contextmanager
+def _program(
+    pipeline: str, spec: TransferSpec | EmbeddingSpec, flags: Sequence[str]
+) -> Iterator[Callable[[Callable[[], None]], Attempt]]:
+    """What runs the program once, as often as it is called with what to do meanwhile.
+
+    The first one comes up at once, and is held until it is called for: it imports Beam while its ranges are computed.
+    Raises ParameterError without Beam.
+    """
+    python = beam_python()
+    with tempfile.TemporaryDirectory(prefix="orchestra-scale-") as folder:
+        spec_file = Path(folder) / "spec.json"
+        spec_file.write_text(spec.as_json())
+        command = [str(python), "-m", "orchestra_lib.scale", pipeline, str(spec_file), "--held", *flags]
+        with _started(command) as first:
+            coming_up = [first]
+
+            def attempt(tick: Callable[[], None]) -> Attempt:
+                if coming_up:
+                    return coming_up.pop().ended(tick)
+                with _started(command) as another:
+                    return another.ended(tick)
+
+            yield attempt
+
+
+class _Running:
+    """One run of the program, which is held until :meth:`ended` lets it begin."""
+
+    def __init__(self, command: Sequence[str], output: IO[str], errors: IO[str]) -> None:
+        self._began = time.monotonic()
+        self._output, self._errors = output, errors
+        path = os.pathsep.join(filter(None, [str(root()), os.getenv("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": path, local_target.PYTHON_VARIABLE: sys.executable},
+            # A session of its own, so that its workers can be found by its group.
+            start_new_session=True,
+        )
+        self._is_over = False
+
+    def ended(self, tick: Callable[[], None]) -> Attempt:
+        """Let it begin, and wait until it has ended; ``tick`` is called once a second meanwhile."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError), self._process.stdin as line:  # it may have ended: its exit code says why
+                line.write(b"begin\n")
+        while not self._has_ended():
+            tick()
+        self.end()
+        lines = [_lines(file) for file in (self._output, self._errors)]
+        code = self._process.returncode
+        result = json.loads(lines[0][-1]) if code == 0 and lines[0] else {}
+        return Attempt(code, result, "; ".join(lines[1][-_LINES_TOLD:]), time.monotonic() - self._began)
+
+    def _has_ended(self) -> bool:
         try:
-            while process.poll() is None:
-                tick()
-                time.sleep(_POLL_SECONDS)
+            self._process.wait(_SECONDS_BETWEEN_TICKS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Kill whatever it started that is still there. Once only: later its number may be another's."""
+        if self._is_over:
+            return
+        self._is_over = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def _started(command: Sequence[str]) -> Iterator[_Running]:
+    """A run of the program; what it started ends with the ``with`` block."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        running = _Running(command, output, errors)
+        try:
+            yield running
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        lines = [_lines(file) for file in (output, errors)]
-    result = json.loads(lines[0][-1]) if process.returncode == 0 and lines[0] else {}
-    return Attempt(process.returncode, result, "; ".join(lines[1][-_LINES_TOLD:]), time.monotonic() - began)
+            running.end()
+
+
+def _nothing() -> None:
+    """What there is to do meanwhile where nobody watches."""
 
 
 def _lines(file: Any) -> list[str]:

@@ -15,12 +15,13 @@ import psycopg
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory import state_tables
+from orchestra_lib.memory.copied_ranges import all_ranges, note_begin
 from orchestra_lib.memory.copy import CopyJob
 from orchestra_lib.memory.initial_copy import DONE, NEW, standing
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.memory.replication import ReplicationSession
 from orchestra_lib.memory.slot import drop_slot, publish
-from orchestra_lib.scale.range_state import all_ranges, missing_ranges, note_begin, note_done
+from orchestra_lib.scale.range_state import missing_ranges, note_done
 from orchestra_lib.scale.size_ranges import ranges_by_size
 from orchestra_lib.scale.spec import TransferSpec
 

@@ -41,7 +41,7 @@ def embedding_pipeline(pipeline: beam.Pipeline, spec: EmbeddingSpec, ranges: Seq
     """Put a change of model over these ranges into a pipeline."""
     _ = (
         pipeline
-        | "ranges" >> beam.Create(ranges)
+        | "ranges" >> beam.Create(ranges, reshuffle=False)
         | "share out" >> beam.Reshuffle()
         | "embed" >> beam.ParDo(EmbedRange(spec))
     )

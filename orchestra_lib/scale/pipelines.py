@@ -110,7 +110,7 @@ def transfer_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Seque
     """Put the transfer of these ranges into a pipeline."""
     _ = (
         pipeline
-        | "ranges" >> beam.Create(ranges)
+        | "ranges" >> beam.Create(ranges, reshuffle=False)
         | "share out" >> beam.Reshuffle()
         | "transfer" >> beam.ParDo(TransferRange(spec))
     )
@@ -120,7 +120,7 @@ def verify_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequenc
     """Put the comparison of these ranges into a pipeline; it writes ``<report>*.jsonl``, a line a range."""
     _ = (
         pipeline
-        | "ranges" >> beam.Create(ranges)
+        | "ranges" >> beam.Create(ranges, reshuffle=False)
         | "share out" >> beam.Reshuffle()
         | "check" >> beam.ParDo(CheckRange(spec))
         | "report" >> beam.io.WriteToText(report, file_name_suffix=".jsonl")

@@ -1,53 +1,17 @@
-"""What the target knows of a transfer: its ranges, and which of them are there.
+"""Which ranges of a transfer are there and which are missing, and working on one of them alone.
 
-The tables are those of the memory phase's own copy, so that a stream goes on from either. A range is noted in the
-transaction that moves it and once only: whoever comes second finds it done.
+The notes are those of the memory phase's own copy (``memory.copied_ranges``), so that a stream goes on from either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psycopg
 
 from orchestra_lib.memory.checksum import Checksum
-from orchestra_lib.memory.copy import CopiedRange
-from orchestra_lib.memory.lsn import lsn_text
 from orchestra_lib.memory.ranges import KeyRange
-
-
-class AlreadyThere(Exception):
-    """Somebody else has noted this range meanwhile: what was written in this transaction is not wanted."""
-
-
-def note_begin(
-    source: psycopg.Connection,
-    target: psycopg.Connection,
-    *,
-    stream: str,
-    slot: str,
-    publication: str,
-    table: str,
-    start_lsn: int,
-    ranges: Sequence[KeyRange],
-) -> None:
-    """Note a transfer with its ranges, none of which is there yet. ``table`` is the source's, as SQL names it."""
-    identity = source.execute(
-        "SELECT system_identifier::text, %s::regclass::oid::bigint FROM pg_control_system()", [table]
-    ).fetchone()
-    system, oid = identity or ("", 0)
-    with target.transaction():
-        target.execute(
-            "INSERT INTO orchestra_stream.stream "
-            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [stream, system, table, oid, slot, publication, lsn_text(start_lsn)],
-        )
-        target.cursor().executemany(
-            "INSERT INTO orchestra_stream.copied_range (stream, number, low, high) VALUES (%s, %s, %s, %s)",
-            [(stream, one.number, one.low, one.high) for one in ranges],
-        )
 
 
 def missing_ranges(target: psycopg.Connection, stream: str) -> tuple[KeyRange, ...]:
@@ -60,14 +24,6 @@ def missing_ranges(target: psycopg.Connection, stream: str) -> tuple[KeyRange, .
     return tuple(KeyRange(*row) for row in rows)
 
 
-def all_ranges(target: psycopg.Connection, stream: str) -> tuple[KeyRange, ...]:
-    """Every range of a transfer, in key order."""
-    rows = target.execute(
-        "SELECT number, low, high FROM orchestra_stream.copied_range WHERE stream = %s ORDER BY number", [stream]
-    ).fetchall()
-    return tuple(KeyRange(*row) for row in rows)
-
-
 def noted(target: psycopg.Connection, stream: str, number: int) -> Checksum | None:
     """What the source sent for a range, if the range is there."""
     row = target.execute(
@@ -76,17 +32,6 @@ def noted(target: psycopg.Connection, stream: str, number: int) -> Checksum | No
         [stream, number],
     ).fetchone()
     return Checksum(row[0], int(row[1])) if row else None
-
-
-def note_range(target: psycopg.Connection, stream: str, lsn: str, copied: CopiedRange) -> None:
-    """Note a range inside the transaction that moves it. Raises AlreadyThere if it is noted, which undoes that."""
-    done = target.execute(
-        "UPDATE orchestra_stream.copied_range SET lsn = %s, rows = %s, total = %s, copied_at = now() "
-        "WHERE stream = %s AND number = %s AND copied_at IS NULL",
-        [lsn, copied.source.rows, copied.source.total, stream, copied.key_range.number],
-    )
-    if done.rowcount != 1:
-        raise AlreadyThere(f"{copied.key_range} of {stream}")
 
 
 def note_done(target: psycopg.Connection, stream: str) -> bool:

@@ -21,12 +21,22 @@ import psycopg
 from psycopg import sql
 
 from orchestra_lib.database import Address, connect
-from orchestra_lib.memory.checksum import Checksum, binary_columns, record_digest
-from orchestra_lib.memory.copy import CopiedRange, CopyJob, Snapshot, checksum, copy, exported_snapshot, target_rows
+from orchestra_lib.memory.checksum import Checksum, binary_columns, record_digest, require_equal_digests
+from orchestra_lib.memory.copied_ranges import AlreadyThere, note_range
+from orchestra_lib.memory.copy import (
+    CopiedRange,
+    CopyJob,
+    Snapshot,
+    checksum,
+    copy_range,
+    exported_snapshot,
+    target_rows,
+)
 from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.memory.schema import COLUMNS
+from orchestra_lib.memory.throttle import Throttle
 from orchestra_lib.scale.health import Governor, Health, health
-from orchestra_lib.scale.range_state import AlreadyThere, note_range, noted, range_lock
+from orchestra_lib.scale.range_state import noted, range_lock
 from orchestra_lib.scale.spec import TransferSpec
 
 _SCHEMA = "orchestra_stream"
@@ -58,13 +68,14 @@ class Carrier:
     """A worker's sessions with both sides. Closes with the ``with`` block, or by ``close``."""
 
     def __init__(self, spec: TransferSpec) -> None:
-        """Connect. Raises TargetUnreachable, DataError."""
+        """Connect. Raises TargetUnreachable, DataError when checksums of the two servers cannot be compared."""
         self._spec = spec
         self._job: CopyJob = spec.job()
         self._governor = Governor(spec.pace, spec.workers)
         self._stack = ExitStack()
         self._source = self._open(self._job.source_conninfo, "source")
         self._target = self._open(self._job.target_conninfo, "target")
+        require_equal_digests(self._source, self._target)
 
     def __enter__(self) -> Carrier:
         return self
@@ -76,8 +87,8 @@ class Carrier:
         """Close the sessions."""
         self._stack.close()
 
-    def transfer(self, key_range: KeyRange, progress: Callable[[int], None] = lambda _rows: None) -> Transferred:
-        """Bring the range to the target unless it is there. ``progress`` is called with rows done in this range."""
+    def transfer(self, key_range: KeyRange) -> Transferred:
+        """Bring the range to the target unless it is there."""
         began = time.monotonic()
         with range_lock(self._target, self._spec.stream, key_range.number):
             found = noted(self._target, self._spec.stream, key_range.number)
@@ -85,7 +96,7 @@ class Carrier:
                 rows, size, outcome = found.rows, 0, Outcome.DONE
             else:
                 try:
-                    rows, size, outcome = self._bring(key_range, progress)
+                    rows, size, outcome = self._bring(key_range)
                 except AlreadyThere:
                     rows, size, outcome = 0, 0, Outcome.DONE
         seconds = time.monotonic() - began
@@ -96,25 +107,23 @@ class Carrier:
     def _open(self, address: Address, role: str) -> psycopg.Connection:
         return self._stack.enter_context(connect(address, role=role, application_name="orchestra_transfer"))
 
-    def _bring(self, key_range: KeyRange, progress: Callable[[int], None]) -> tuple[int, int, Outcome]:
+    def _bring(self, key_range: KeyRange) -> tuple[int, int, Outcome]:
         with exported_snapshot(self._source) as snapshot:
             there = checksum(self._target, target_rows(self._job.target_table), key_range)
             if not there.rows:
-                sent = self._send(self._job, snapshot, key_range, progress, lambda _target, _copied: None)
+                sent = self._send(self._job, snapshot, key_range, lambda _target, _copied: None)
                 return sent.source.rows, sent.bytes, Outcome.SENT
             wanted = checksum(self._source, self._job.source.select, key_range)
             if wanted == there:
                 self._keep(snapshot, key_range, wanted)
                 return wanted.rows, 0, Outcome.KEPT
-            return self._merge(snapshot, key_range, progress)
+            return self._merge(snapshot, key_range)
 
     def _keep(self, snapshot: Snapshot, key_range: KeyRange, wanted: Checksum) -> None:
         with self._target.transaction():
             note_range(self._target, self._spec.stream, snapshot.lsn, CopiedRange(key_range, wanted, False, 0))
 
-    def _merge(
-        self, snapshot: Snapshot, key_range: KeyRange, progress: Callable[[int], None]
-    ) -> tuple[int, int, Outcome]:
+    def _merge(self, snapshot: Snapshot, key_range: KeyRange) -> tuple[int, int, Outcome]:
         staging = sql.Identifier(_SCHEMA, f"staging_{self._spec.stream}_{key_range.number}")
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(staging)
         self._target.execute(drop)  # what a worker left that was killed
@@ -125,7 +134,6 @@ class Carrier:
                 replace(self._job, target_table=staging),
                 snapshot,
                 key_range,
-                progress,
                 lambda target, _copied: _merge_rows(target, self._job.target_table, staging, key_range),
             )
         finally:
@@ -137,15 +145,14 @@ class Carrier:
         job: CopyJob,
         snapshot: Snapshot,
         key_range: KeyRange,
-        progress: Callable[[int], None],
         before_note: Callable[[psycopg.Connection, CopiedRange], None],
     ) -> CopiedRange:
         def kept(target: psycopg.Connection, copied: CopiedRange) -> None:
             before_note(target, copied)
             note_range(target, self._spec.stream, snapshot.lsn, copied)
 
-        rate = self._governor.rows_per_second
-        return copy(job, snapshot, [key_range], 1, progress, kept=kept, rows_per_second=rate).ranges[0]
+        throttle = Throttle(self._governor.rows_per_second)
+        return copy_range(job, self._source, self._target, key_range, throttle.take, kept)
 
 
 def _merge_rows(

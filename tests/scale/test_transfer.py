@@ -11,6 +11,9 @@ from transfers import execute
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
+from orchestra_lib.memory.checksum import Checksum
+from orchestra_lib.memory.copied_ranges import AlreadyThere, note_range
+from orchestra_lib.memory.copy import CopiedRange
 from orchestra_lib.memory.initial_copy import DONE, standing
 from orchestra_lib.memory.running_stream import RunningStream
 from orchestra_lib.memory.schema import COLUMNS
@@ -18,7 +21,6 @@ from orchestra_lib.memory.slot import mark
 from orchestra_lib.memory.stream import StreamSpec, Tuning
 from orchestra_lib.scale.backfill import begin, finish, missing_ranges_of, ranges_there
 from orchestra_lib.scale.checking import Checker, together
-from orchestra_lib.scale.range_state import AlreadyThere
 from orchestra_lib.scale.size_ranges import ranges_of
 from orchestra_lib.scale.transfer import Carrier, Outcome
 
@@ -181,10 +183,6 @@ def test_a_rate_is_kept(pair, transfer):
 
 
 def test_noting_a_range_twice_is_refused(pair, transfer):
-    from orchestra_lib.memory.checksum import Checksum
-    from orchestra_lib.memory.copy import CopiedRange
-    from orchestra_lib.scale.range_state import note_range
-
     first = begin(transfer).missing[0]
     with connect(pair.target) as target:
         note_range(target, transfer.stream, "0/1", CopiedRange(first, Checksum(1, 1), True, 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import psycopg
 from stores import Pair, fill
 
@@ -43,3 +45,13 @@ def execute(conninfo: str, statement, *values) -> list[tuple]:
     with psycopg.connect(conninfo, autocommit=True) as connection:
         cursor = connection.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+def workers_of_beam() -> list[psutil.Process]:
+    """The worker processes of the pipelines that this process runs: forks of their launchers."""
+    found = list[psutil.Process]()
+    for launcher in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "orchestra_lib.scale" in launcher.cmdline():
+                found += launcher.children()
+    return found
