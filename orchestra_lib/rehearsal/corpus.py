@@ -18,11 +18,11 @@ import numpy.typing as npt
 from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import canonical_json
 from orchestra_lib.memory.schema import DIMENSION
-from orchestra_lib.rehearsal.docstrings import Item, collect
+from orchestra_lib.rehearsal.docstrings import Item, collect, python_files, standard_library
 
 Matrix = npt.NDArray[np.float32]
 
-_LAYOUT = 1  # of the cache; a new number makes old ones unused
+_MADE_BY = ("corpus.py", "docstrings.py", "embedding.py")  # modules beside this one: changed, they make another corpus
 _FEWEST_WORDS = 4  # a shorter first sentence ("Return self.") asks nothing
 
 
@@ -59,31 +59,36 @@ def build(
     dimension: int = DIMENSION,
     folder: Path | None = None,
 ) -> Corpus:
-    """The corpus for a seed and a number of questions, from the cache when it is there (about 25 s otherwise).
+    """The corpus for a seed and a number of questions, from the cache when it is there (about 20 s otherwise).
 
     Raises DataError when the library has too few questions, or the cache cannot be written.
     """
-    items = collect(folder)
-    digest = _digest(items, seed, queries, dimension)
+    root = folder or standard_library()
+    digest = _digest(root, seed, queries, dimension)
     place = cache_directory / digest[:16]
     if not (place / "corpus.json").exists():
-        _save(_make(items, seed, queries, dimension, digest), place)
-    return _load(items, place)
+        _save(_make(collect(root), seed, queries, dimension, digest), place)
+    return _load(place)
 
 
 def _make(items: tuple[Item, ...], seed: int, count: int, dimension: int, digest: str) -> Corpus:
     from orchestra_lib.rehearsal.embedding import LexicalEmbedding  # scikit-learn takes a second to import
 
     answers = _chosen(items, seed, count)
-    contents = tuple(item.content(with_first_sentence=number not in answers) for number, item in enumerate(items))
+    queries = tuple(Query(items[number].first_sentence, items[number].id) for number in sorted(answers))
+    contents = _contents(items, queries)
     embedding = LexicalEmbedding(dimension, seed)
     try:
         embeddings = embedding.fit(list(contents))
     except ValueError as error:
         raise DataError(f"the rehearsal's corpus: {error}") from error
-    queries = tuple(Query(items[number].first_sentence, items[number].id) for number in sorted(answers))
     asked = embedding.transform([query.text for query in queries])
     return Corpus(items, contents, embeddings, queries, asked, embedding.model, seed, digest)
+
+
+def _contents(items: tuple[Item, ...], queries: tuple[Query, ...]) -> tuple[str, ...]:
+    answers = {query.answer_id for query in queries}
+    return tuple(item.content(with_first_sentence=item.id not in answers) for item in items)
 
 
 def _chosen(items: tuple[Item, ...], seed: int, count: int) -> frozenset[int]:
@@ -108,11 +113,17 @@ def _has_more(item: Item) -> bool:
     return bool(item.rest or item.excerpt)
 
 
-def _digest(items: tuple[Item, ...], seed: int, queries: int, dimension: int) -> str:
-    content = hashlib.sha256(canonical_json([asdict(item) for item in items]).encode()).hexdigest()
-    made_with = [platform.python_version(), metadata.version("scikit-learn"), metadata.version("numpy")]
-    stated = canonical_json([_LAYOUT, content, made_with, seed, queries, dimension])
+def _digest(root: Path, seed: int, queries: int, dimension: int) -> str:
+    """Of what the corpus is made of and made by: the library's files, our own modules, the packages."""
+    files = [(path.relative_to(root).as_posix(), _file_sha256(path)) for path in python_files(root)]
+    made_by = [_file_sha256(Path(__file__).with_name(name)) for name in _MADE_BY]
+    made_with = [platform.python_version(), *(metadata.version(name) for name in ("numpy", "scipy", "scikit-learn"))]
+    stated = canonical_json([files, made_by, made_with, seed, queries, dimension])
     return hashlib.sha256(stated.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _save(corpus: Corpus, place: Path) -> None:
@@ -122,7 +133,7 @@ def _save(corpus: Corpus, place: Path) -> None:
         np.save(temporary / "embeddings.npy", corpus.embeddings)
         np.save(temporary / "query_embeddings.npy", corpus.query_embeddings)
         facts = {
-            "contents": corpus.contents,
+            "items": [vars(item) for item in corpus.items],
             "queries": [asdict(query) for query in corpus.queries],
             "embedding_model": corpus.embedding_model,
             "seed": corpus.seed,
@@ -139,7 +150,7 @@ def _save(corpus: Corpus, place: Path) -> None:
         ) from error
 
 
-def _load(items: tuple[Item, ...], place: Path) -> Corpus:
+def _load(place: Path) -> Corpus:
     try:
         facts = json.loads((place / "corpus.json").read_text(encoding="utf-8"))
         embeddings = np.load(place / "embeddings.npy", allow_pickle=False)
@@ -149,11 +160,13 @@ def _load(items: tuple[Item, ...], place: Path) -> Corpus:
         raise DataError(
             f"the kept corpus in {place} cannot be read ({error}); remove that folder and run again"
         ) from error
+    items = tuple(Item(**item) for item in facts["items"])
+    queries = tuple(Query(**query) for query in facts["queries"])
     return Corpus(
         items,
-        tuple(facts["contents"]),
+        _contents(items, queries),
         embeddings,
-        tuple(Query(**query) for query in facts["queries"]),
+        queries,
         asked,
         facts["embedding_model"],
         facts["seed"],

@@ -54,11 +54,15 @@ def collect(folder: Path | None = None) -> tuple[Item, ...]:
     root = folder or standard_library()
     seen: Counter[str] = Counter()
     items: list[Item] = []
-    for path in sorted(root.rglob("*.py")):
-        inside = path.relative_to(root)
-        if _LEFT_OUT.isdisjoint(inside.parts):
-            items += _of_module(path, ".".join(inside.with_suffix("").parts).removesuffix(".__init__"), seen)
+    for path in python_files(root):
+        module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        items += _of_module(path, module, seen)
     return tuple(items)
+
+
+def python_files(folder: Path) -> Iterator[Path]:
+    """The files that items are taken from, in the order of their paths."""
+    return (path for path in sorted(folder.rglob("*.py")) if _LEFT_OUT.isdisjoint(path.relative_to(folder).parts))
 
 
 def _of_module(path: Path, module: str, seen: Counter[str]) -> Iterator[Item]:
