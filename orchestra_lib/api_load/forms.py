@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,18 @@ class Form:
 
 SHORT = Form()
 """About a minute in all."""
+NOTEBOOK: Form = replace(
+    SHORT,
+    rate_seconds=6.0,
+    fewest=100,
+    first_rate=100.0,
+    step_seconds=1.0,
+    saturation_seconds=6.0,
+    calm_seconds=0.5,
+    overload_seconds=2.5,
+    after_seconds=2.5,
+)
+"""Between the other steps of a notebook: a rehearsal of the measurement, whose figures the long form confirms."""
 LONG = Form(
     rates=(10.0, 25.0, 50.0, 100.0, 200.0),
     rate_seconds=60.0,

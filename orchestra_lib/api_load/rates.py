@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from orchestra_lib.api_load.forms import Form
 from orchestra_lib.api_load.protocol import speaks_http2
-from orchestra_lib.api_load.seen import Seen, by_kind, lag_p95_ms
+from orchestra_lib.api_load.seen import Seen, lag_p95_ms, seen
 from orchestra_lib.api_load.workload import Workload
 from orchestra_lib.bench.environment import Environment, environment
 from orchestra_lib.bench.load import Load
+from orchestra_lib.bench.samples import LoadRun
 from orchestra_lib.bench.statistics import Estimate
 
 MOST_IN_FLIGHT = 256
 _WARM_SECONDS = 1.0
-_ATTEMPTS = 2
+_MOST_PARTS = 3
 _HTTP1, _HTTP2 = "HTTP/1.1", "HTTP/2"
 
 
@@ -54,14 +57,23 @@ def measure_rates(workload: Workload, form: Form) -> RatesMeasured:
 
 
 def _at_rate(workload: Workload, rate: float, form: Form, seed: int) -> AtRate:
-    """One rate, for twice as long as long as some p95 is without an upper end: requests that queue together say less
-    than as many that do not."""
+    """One rate, in parts that are judged as one: another is offered while some p95 is without an upper end, because
+    requests that queue together say less than as many that do not."""
     seconds = max(form.rate_seconds, form.fewest * len(workload.kinds) / rate)
-    for _ in range(_ATTEMPTS):
-        run = workload.offer(Load(rate, seconds, seed, MOST_IN_FLIGHT))
-        kinds = by_kind(workload, run)
-        if all(math.isfinite(one.p95_ms.high) or one.failed for one in kinds):
+    parts: list[LoadRun] = []
+    while True:
+        parts.append(workload.offer(Load(rate, seconds, 1_000 * len(parts) + seed, MOST_IN_FLIGHT)))
+        kinds = tuple(_of_kind(workload, parts, number) for number in range(len(workload.kinds)))
+        if len(parts) == _MOST_PARTS or all(math.isfinite(one.p95_ms.high) or one.failed for one in kinds):
             break
-        seconds *= 2
+    whole = reduce(LoadRun.followed_by, parts)
     protocol = _HTTP2 if workload.http2 else _HTTP1
-    return AtRate(protocol, rate, run.offered_per_second, run.achieved_per_second, kinds, lag_p95_ms(run))
+    return AtRate(protocol, rate, whole.offered_per_second, whole.achieved_per_second, kinds, lag_p95_ms(whole))
+
+
+def _of_kind(workload: Workload, parts: Sequence[LoadRun], number: int) -> Seen:
+    """What the requests of one kind saw in all parts. Each part begins with the first kind, the whole would not."""
+    kind = workload.kinds[number]
+    return seen(
+        kind.name, kind.goal_p95_ms, reduce(LoadRun.followed_by, (workload.of_kind(part, number) for part in parts))
+    )

@@ -169,6 +169,21 @@ class LoadRun:
             self.short[which],
         )
 
+    def followed_by(self, later: LoadRun) -> LoadRun:
+        """Both as one: the later one, of the same load, begins where this one ends."""
+        at = self.seconds
+        return LoadRun(
+            self.seconds + later.seconds,
+            self.time_limit_ms,
+            np.concatenate([self.intended, later.intended + at]),
+            np.concatenate([self.free, later.free + at]),
+            np.concatenate([self.sent, later.sent + at]),
+            np.concatenate([self.done, later.done + at]),
+            np.concatenate([self.server_ms, later.server_ms]),
+            np.concatenate([self.failure, later.failure]),
+            np.concatenate([self.short, later.short]),
+        )
+
 
 def load_run(
     intended: NDArray[np.float64], seconds: float, time_limit_ms: float | None, samples: Iterable[Sample]

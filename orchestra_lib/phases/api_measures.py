@@ -15,7 +15,7 @@ from typing import Any
 from orchestra_lib import local_target
 from orchestra_lib.api_load import report, tables
 from orchestra_lib.api_load.cold_start import FirstRequests, LocalFront, first_requests
-from orchestra_lib.api_load.forms import LONG, SHORT, Form
+from orchestra_lib.api_load.forms import LONG, NOTEBOOK, Form
 from orchestra_lib.api_load.in_flight import sweep
 from orchestra_lib.api_load.overload import FACTOR, Overload, overload
 from orchestra_lib.api_load.rates import RatesMeasured, measure_rates
@@ -31,18 +31,6 @@ from orchestra_lib.rollout.service import RunService
 from orchestra_lib.runbook import Runbook
 
 _TAG, _OUT = "load", "Left out"
-# In a notebook between other steps: a rehearsal of them, whose figures the long form confirms.
-_NOTEBOOK: Form = replace(
-    SHORT,
-    rate_seconds=6.0,
-    fewest=100,
-    first_rate=100.0,
-    step_seconds=1.0,
-    saturation_seconds=6.0,
-    calm_seconds=0.5,
-    overload_seconds=2.5,
-    after_seconds=2.5,
-)
 
 
 class Measures:
@@ -62,7 +50,7 @@ class Measures:
         self._memories, self._caller = memories, caller
         self._source = Source.REHEARSED if work.is_local else Source.MEASURED
         wanted = run.settings.api_load
-        self._form = replace(LONG if wanted.long else _NOTEBOOK, rates=wanted.rates)
+        self._form = replace(LONG if wanted.long else NOTEBOOK, rates=wanted.rates)
 
     def recover(self) -> None:
         """Take away the tag that a measurement of an earlier run has left: its revision would stay up for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestra_lib.api_load.forms import LONG, SHORT, Form
+from orchestra_lib.api_load.forms import LONG, NOTEBOOK, Form
 from orchestra_lib.api_load.rates import RatesMeasured
 from orchestra_lib.api_load.report import rates_evidence
 from orchestra_lib.errors import GateFailed
@@ -57,8 +57,8 @@ class ApiAgain:
         """Every stated rate on Google Cloud; a rehearsal's gate is its lowest alone."""
         wanted = self._settings.api_load
         if self._source is Source.REHEARSED:
-            return replace(SHORT, rates=(min(wanted.rates),))
-        return replace(LONG if wanted.long else SHORT, rates=wanted.rates)
+            return replace(NOTEBOOK, rates=(min(wanted.rates),))
+        return replace(LONG if wanted.long else NOTEBOOK, rates=wanted.rates)
 
     def _side(self, found: RatesMeasured) -> Side:
         """The slowest kind of request at the lowest rate, which is the one that every environment has to bear."""
