@@ -109,6 +109,10 @@ class RehearsalLoad:
             Evidence("writes skipped", Source.MEASURED, found.skipped, "writes", note="their time had long passed"),
         )
 
+    def acknowledged(self) -> int:
+        """How many of its writes were acknowledged so far; 0 before it has started."""
+        return report(self._ledger).acknowledged if self._writer is not None else 0
+
     def pile_up(self, rows: int) -> int:
         """Write rows to the source at once, beside the ledger, for a stream that has to catch up; returns how many."""
         statement = sql.SQL(

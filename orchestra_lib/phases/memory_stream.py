@@ -61,11 +61,12 @@ class StreamSteps:
             return self._left_out()
         was_there = stream_process.running(self._environment) is not None
         with self._run.step("stream"):
-            piled = self._load.pile_up(PILED_ROWS) if self._load.is_wanted and not was_there else 0
+            written, piled = self._backlog() if self._load.is_wanted and not was_there else (0, 0)
             found = stream_process.start(self._environment, self._overrides())
             self._points, self._started = [], found.status
         how = "found running" if was_there else "started; it goes on when this kernel ends"
-        note = f"{how}; {piled:,} rows were piled up for it to catch up with" if piled else how
+        note = f"{how}; {written:,} writes wait for it" if written else how
+        note = f"{note}; {piled:,} rows were piled up for it to catch up with" if piled else note
         return self._stores.show(
             (Evidence("process of the stream", Source.OBSERVED, found.pid, "", note=note),), "The stream"
         )
@@ -161,6 +162,11 @@ class StreamSteps:
 
     def _left_out(self) -> Box:
         return message_box("The store stands still (live = False): nothing is streamed, and this step is left out.")
+
+    def _backlog(self) -> tuple[int, int]:
+        """Enough for the stream to be timed on: what the writer has written so far, and piled up what lacks."""
+        written = self._load.acknowledged()
+        return written, self._load.pile_up(PILED_ROWS - written) if written < PILED_ROWS else 0
 
     def _timed(self) -> list[Evidence]:
         """Watch until what is written by now has come; the rate if there was enough of it."""
