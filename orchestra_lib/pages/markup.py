@@ -29,6 +29,7 @@ a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
 .card:hover{border-color:#9fb4cc;text-decoration:none;box-shadow:0 1px 6px #0001}
 .card .key{font-size:22px;font-weight:650;margin:8px 0 0;line-height:1.2;overflow-wrap:anywhere}
 .top{display:flex;justify-content:space-between;align-items:center;gap:8px;font-weight:600}
+.top>:last-child{font-size:13px}
 .scroll{overflow-x:auto;background:#fff;border:1px solid var(--line);border-radius:8px}
 table.orchestra{border-collapse:collapse;width:100%;font-size:14px}
 .orchestra th{font-size:12.5px;color:var(--pale);font-weight:600;white-space:nowrap;background:#fafbfd}
