@@ -120,7 +120,8 @@ def main() -> None:
     with servers() as (_, conninfo, _folder), tempfile.TemporaryDirectory() as journal:
         load(conninfo, made.rows)
         goals = Goals(options.recall, options.p95_ms, K, OPCLASS, None, options.budget_seconds)
-        chosen, tuner_seconds, build_seconds = _tuned(conninfo, Queries(made.queries, None, made.label), goals, Path(journal), options)
+        queries = Queries(made.queries, None, made.label)
+        chosen, tuner_seconds, build_seconds = _tuned(conninfo, queries, goals, Path(journal), options)
         with connect(conninfo) as connection:
             began = time.monotonic()
             truth = exact_neighbours(connection, sql.Identifier(TABLE), made.queries, K, OPCLASS)
@@ -143,7 +144,8 @@ def main() -> None:
         sys.exit("one side found nothing that reaches the recall: there is no ratio to print")
     print(_verdict("p95 of the tuner's / the grid's best", p95_ms["tuner"] / p95_ms["grid"], 1.05))
     print(_verdict("seconds of the tuner / of the grid", tuner_seconds / grid_seconds, 0.10))
-    print(_verdict("the same without the one build of its choice", (tuner_seconds - build_seconds) / grid_seconds, 0.10))
+    deciding_seconds = tuner_seconds - build_seconds
+    print(_verdict("the same without the one build of its choice", deciding_seconds / grid_seconds, 0.10))
     if options.optuna and p95_ms["TPE"] is None:
         print(f"TPE found nothing that reaches the recall within the tuner's {tuner_seconds:.0f} s")
     elif options.optuna and p95_ms["TPE"] is not None:
