@@ -52,7 +52,7 @@ def fork_workers(count: int) -> None:
     _waiting.extend(_forked() for _ in range(count))
 
 
-@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)  # type: ignore[untyped-decorator]
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class ForkedWorkerHandler(GrpcWorkerHandler):  # type: ignore[misc]
     """Takes a worker that waits, in the place of Beam's handler that would start a program."""
 

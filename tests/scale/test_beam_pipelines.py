@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 from memory_stores import local_down, server_directory
 from stores import fill
@@ -30,7 +31,7 @@ from orchestra_lib.scale.backfill import begin
 from orchestra_lib.scale.extra import beam_python
 from orchestra_lib.scale.options import dataflow_flags
 from orchestra_lib.scale.spec import EmbeddingSpec, Pace
-from orchestra_lib.settings import load
+from orchestra_lib.settings import load, root
 
 WORKER_DIED = 75
 
@@ -91,6 +92,18 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(pair, transfer):
     assert run.attempts[-1].exit_code == 0
     assert run.attempts[-1].result["metrics"]["rows"] < 600
     assert run_verification(transfer).differing == 0
+
+
+def test_workers_that_wait_go_with_a_launcher_that_is_killed(transfer, tmp_path):
+    (tmp_path / "spec.json").write_text(transfer.as_json())
+    command = [str(beam_python()), "-m", "orchestra_lib.scale", "transfer", str(tmp_path / "spec.json"), "--held"]
+    with subprocess.Popen(command, cwd=root(), stdin=subprocess.PIPE) as launcher:
+        deadline = time.monotonic() + 60
+        while len(waiting := workers_of_beam()) < transfer.workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+        launcher.kill()
+    assert len(waiting) == transfer.workers
+    assert psutil.wait_procs(waiting, timeout=10)[1] == []
 
 
 def test_a_target_without_its_table_is_told_and_given_up(pair, transfer):
