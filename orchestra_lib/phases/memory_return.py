@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import Counter
 from functools import cached_property
-
-from psycopg import sql
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
+from orchestra_lib.memory.compare import CHANGED, EXTRA, MISSING, differences
 from orchestra_lib.memory.cutover_journal import CutoverJournal
-from orchestra_lib.move import TARGET_TABLE
+from orchestra_lib.memory.ranges import key_ranges
 from orchestra_lib.paths import move_journal_path
 from orchestra_lib.phases.memory_cutover import SOURCE, TARGET, CutoverSteps
 from orchestra_lib.phases.memory_load import RehearsalLoad
@@ -43,10 +42,10 @@ class WritersReturn:
         live = self._live
         if live == SOURCE:
             return yes_or_no(claim, Source.OBSERVED, live == SOURCE, note="the application writes on the source")
-        obstacle, rows = self._obstacle(), f"{self._rows_since():,} rows"
-        note = f"{rows} have been written on the target since, and the stream back has them"
+        obstacle = self._obstacle()
+        note = "the stream back has what was written on the target since"
         if obstacle:
-            note = f"{obstacle}: {rows} that were written since would be lost, and what was deleted"
+            note = f"{obstacle}: of what was written since would be lost {self._only_on_the_target()}"
         return yes_or_no(claim, Source.OBSERVED, not obstacle, note=note)
 
     def changes(self) -> tuple[Change, ...]:
@@ -93,10 +92,11 @@ class WritersReturn:
             return "memory.writers.source names nobody who could write on the source again"
         return "" if self._steps.can_return else "no stream leads back into a source whose columns are mapped"
 
-    def _rows_since(self) -> int:
-        """Rows on the target that carry a later time than the cutover's end; deletions leave none."""
-        switched = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)  # its journal's last line
-        statement = sql.SQL("SELECT count(*) FROM {} WHERE updated_at >= %s").format(sql.Identifier(TARGET_TABLE))
-        with connect(self._stores.target(), role="target") as session:
-            row = session.execute(statement, [switched]).fetchone()
-        return int(row[0]) if row else 0
+    def _only_on_the_target(self) -> str:
+        """What the target has and the source has not, by reading both: times in the rows are the application's own."""
+        source, target = StreamSteps(self._stores, RehearsalLoad(self._stores), None).stores_compared()
+        with connect(source.address, role="source") as theirs, connect(target.address, role="target") as ours:
+            sides = (theirs, source.table.select), (ours, target.table.select)
+            ranges = key_ranges(theirs, source.table, self._settings.memory.copy_.ranges)
+            found = Counter(row.kind for key_range in ranges for row in differences(*sides, key_range))
+        return f"{found[EXTRA]:,} rows that were inserted, {found[CHANGED]:,} changed and {found[MISSING]:,} deleted"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import killed_phase
@@ -18,9 +20,13 @@ import pytest
 from stores import Pair, fill
 
 from orchestra_lib import record, runbook, settings, stream_process
+from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Verdict
 from orchestra_lib.lock import PhaseLock
+from orchestra_lib.phases.finalization_release import FinalizationReturn
 from orchestra_lib.phases.memory import MemoryPhase
+from orchestra_lib.phases.memory_release import SourceRelease
+from orchestra_lib.phases.memory_return import WritersReturn
 from orchestra_lib.rehearsal.judge import judge
 from orchestra_lib.rehearsal.writer import Load, WriterProcess, writer_process
 from orchestra_lib.runbook import Runbook
@@ -193,4 +199,33 @@ def test_what_was_written_on_the_target_before_the_return_is_brought_back_by_the
     phase.cutover.back()
     application.point_at("source")
     application.writes(writer)
+    judged(phase, pair, application, writer)
+
+
+def test_a_rollback_that_cannot_bring_the_writers_home_refuses_and_counts_what_would_be_lost(
+    home: Path, pair: Pair, application: Application, writer: WriterProcess
+) -> None:
+    killed("before the return")
+    stream_process.stop("local")  # what is written from now on is on the target alone
+    application.point_at("target")
+    application.writes(writer, 100)
+    parameters = partial(memory_stores.write_parameters, home / "parameters", pair)
+    parameters(copy={"workers": 1}, load={"seconds": 0.2}, writers={"source": None})
+    run = Runbook.open("99_rollback", environment="local")
+    for asked in (WritersReturn(run), FinalizationReturn(run)):
+        lost = asked.check()
+        assert lost.verdict is Verdict.FAIL
+        assert lost.note.startswith("memory.writers.source names nobody who could write on the source again: of what")
+        inserted, changed, deleted = map(int, re.findall(r"\d+", lost.note))
+        assert min(inserted, changed) > 0
+        assert inserted + changed + deleted > 30, "a key is written more than once"
+        with pytest.raises(GateFailed, match=r"the writers stay on the target, .*: what they wrote there would be"):
+            asked.apply()
+    with pytest.raises(GateFailed, match="what it wrote since the cutover would be lost"):
+        SourceRelease(run.settings).apply()
+    application.writes(writer)  # nothing was shut
+    parameters(copy={"workers": 1}, load={"seconds": 0.2})
+    phase = opened()
+    application.point_at("source")
+    phase.stream.go_on()
     judged(phase, pair, application, writer)
