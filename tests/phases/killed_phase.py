@@ -30,14 +30,14 @@ def _die(*_arguments: Any, **_named: Any) -> NoReturn:
 
 
 def _in_the_copy() -> None:
-    note, noted = initial_copy._note_range, iter(range(RANGES_BEFORE))
+    note, noted = initial_copy.note_range, iter(range(RANGES_BEFORE))
 
     def die_after_some(*arguments: Any) -> None:
         if next(noted, None) is None:
             _die()
         note(*arguments)
 
-    initial_copy._note_range = die_after_some
+    initial_copy.note_range = die_after_some
 
 
 def _in_the_catch_up() -> None:
