@@ -48,14 +48,13 @@ def failed(control: ControlPlane, record: operations.Record) -> None:
     if kind.fail and record["verb"] not in ("delete", "undelete"):
         kind.fail(control, record)
         return
-    schema, body = control.schema(api, key), dict(row.body)
-    body.pop("reconciling", None)
+    body = {field: value for field, value in row.body.items() if field != "reconciling"}
     if record["verb"] in ("create", "insert"):
-        if not shapes.has_state(schema, shapes.FAILED):
+        if not shapes.has_state(control.schema(api, key), shapes.FAILED):
             control.store.remove(key)
             return
         body["state"] = shapes.FAILED
-    elif record["effect"] == "finish" and (states := shapes.states(schema, kind)) and "state" in body:
+    elif record["effect"] == "finish" and "state" in body and (states := shapes.states(control.schema(api, key), kind)):
         body["state"] = states[1]
     control.store.put(key, body)
 

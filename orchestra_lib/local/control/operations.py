@@ -159,7 +159,7 @@ def end(control: ControlPlane, record: Record, now: float) -> None:
     fault = _fault_of_its_work(control, record)
     if fault:
         record["error"] = {**fault.rpc_status(), "reason": fault.reason, "http": fault.http_status}
-        control.effect_failed(record)
+        _leave_what_failed(control, record)
     record["ended"] = now
     _write(control, record)
 
@@ -176,6 +176,14 @@ def _fault_of_its_work(control: ControlPlane, record: Record) -> Fault | None:
         _log.exception("the work of %s failed", record["key"])
         return Fault("INTERNAL", "an internal error has occurred")
     return None
+
+
+def _leave_what_failed(control: ControlPlane, record: Record) -> None:
+    try:
+        with control.store.transaction():
+            control.effect_failed(record)
+    except Exception:  # noqa: BLE001 - logged; the operation has failed already, and has to end
+        _log.exception("what the failed work of %s leaves could not be written", record["key"])
 
 
 def _take_effect(control: ControlPlane, record: Record) -> None:

@@ -339,6 +339,15 @@ def test_a_service_connection_is_a_peering_of_its_network(fresh):
     assert fresh.get(f"/servicenetworking/v1/{operation['name']}").body["done"] is True
     (peering,) = fresh.get(of).body["peerings"]
     assert (peering["name"], peering["state"]) == ("servicenetworking-googleapis-com", "ACTIVE")
+    cluster = f"alloydb/projects/{PROJECT}/locations/us-central1/clusters/c"
+    with fresh.control.writing():
+        fresh.control.store.put(cluster, {"networkConfig": {"network": body["network"]}})
+    refused = fresh.post(f"{connections}/{peering['name']}", {"consumerNetwork": body["network"]}).body
+    told = fresh.get(f"/servicenetworking/v1/{refused['name']}").body
+    assert "still using this connection" in told["error"]["message"]
+    assert fresh.get(of).body["peerings"] == [peering], "and everything goes on"
+    with fresh.control.writing():
+        fresh.control.store.remove(cluster)
     done(fresh, fresh.post(f"{of}/removePeering", {"name": peering["name"]}))
     assert "peerings" not in fresh.get(of).body
     assert fresh.get(f"{connections}?network={body['network']}").body == {}
