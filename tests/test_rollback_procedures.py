@@ -129,6 +129,22 @@ def test_a_workstation_is_restored_from_a_snapshot_and_taken_back_and_homes_stay
     assert any(str(own["name"]) in line for line in homes), "a developer's home outlives everything"
 
 
+def test_a_phase_that_others_stand_on_is_not_undone_before_them(plane: Plane, home: Path) -> None:
+    nothing = state(plane)
+    infrastructure_run = applied("01_infrastructure", lambda found: (infrastructure(found), ()))
+    applied("02_workstations", lambda found: (workstations(found).resources, workstations(found).foundation))
+    both = state(plane)
+    for since in (None, infrastructure_run):
+        with pytest.raises(
+            GateFailed, match=r"later phases that stand on those of 01: \d+ .* of 02: undo these phases first"
+        ):
+            undone("01", may_destroy=everything(), since_run=since)
+        assert state(plane) == both, "nothing of it was begun"
+    undone("02", may_destroy=everything())
+    undone("01", may_destroy=everything())
+    assert state(plane) == nothing
+
+
 def test_a_random_history_ends_where_it_began(plane: Plane) -> None:
     told = cloud_history(plane, 4, random.Random("3 cloud 2"))
     assert told.problems == []

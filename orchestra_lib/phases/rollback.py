@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from orchestra_lib.cloud.apply import Done
 from orchestra_lib.cloud.client import Client
+from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.plan import refuse_destruction
 from orchestra_lib.cloud.target import connect
 from orchestra_lib.display import Progress, Table, evidence_table
@@ -19,7 +20,7 @@ from orchestra_lib.phases.index_return import IndexReturn
 from orchestra_lib.phases.memory_return import WritersReturn
 from orchestra_lib.phases.release import Release
 from orchestra_lib.phases.undoing import Undoing
-from orchestra_lib.plan import Plan
+from orchestra_lib.plan import Plan, Verb
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings.base import ALL_PHASES
 
@@ -55,6 +56,9 @@ _BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType
 )
 """Phase -> what it has left beside its resources, in the order in which it is taken back."""
 
+_STANDING_ON: Mapping[str, Sequence[str]] = MappingProxyType({"01": ("02", "03", "04", "05"), "03": ("05",)})
+"""Phase -> those whose resources cannot be without its own, nor be undone when these are gone."""
+
 _TAKEN_BACK_BY_RUN = frozenset({api_release.PHASE})
 """Phases of which what lies beside the resources is taken back too when only a run is undone."""
 
@@ -76,14 +80,37 @@ class RollbackPhase:
             run.also_lock(phase)
         client = Client(target)
         with run.step("recover"):
-            found = [self._undoing(client, phase, is_local=target.kind == "local") for phase in phases]
+            found = [self._undoing(client, phase) for phase in phases]
         self._phases = [one for one in found if one.journalled or not self._is_complete]
 
     def checks(self) -> tuple[Evidence, ...]:
         """What the journals hold: a phase without a journal has nothing that could be undone."""
         if not self._phases:
             return (Evidence("phases with a journal", Source.MEASURED, len(self._phases), "phases", Bound(">", 0)),)
-        return tuple(row for one in self._phases for row in one.checks())
+        return (*(row for one in self._phases for row in one.checks()), *self._what_stands_on_it())
+
+    def _what_stands_on_it(self) -> tuple[Evidence, ...]:
+        """A phase's own resources may only go when nothing stands on them: without its API nothing can be deleted."""
+        phase = self._wanted.phase
+        others = _STANDING_ON.get(phase or "", ())
+        if not others or not self._own_would_go(self._journal(phase)):
+            return ()
+        left = {other: len(_ours(self._journal(other))) for other in others}
+        told = ", ".join(f"{count} of {other}" for other, count in left.items() if count)
+        note = f"{told}: undo these phases first, or all of them" if told else f"phases {', '.join(others)}"
+        claim = f"resources of later phases that stand on those of {phase}"
+        return (Evidence(claim, Source.MEASURED, sum(left.values()), "resources", Bound("==", 0), note=note),)
+
+    def _own_would_go(self, journal: Journal) -> bool:
+        changes = journal.changes
+        since = [number for number, one in enumerate(changes) if one.run_id == self._wanted.since_run]
+        undone = changes[since[0] :] if since else changes if self._wanted.since_run is None else ()
+        ours = _ours(journal)
+        return any(one.verb is Verb.CREATE and one.wanted.key in ours for one in undone)
+
+    def _journal(self, phase: str | None) -> Journal:
+        environment = self._run.settings.environment
+        return Journal(journal_path(environment.name, str(phase), local=environment.kind == "local"))
 
     def plan(self) -> Plan:
         """What brings back the state before.
@@ -139,8 +166,12 @@ class RollbackPhase:
                 earlier_were_undone=earlier_were_undone,
             )
 
-    def _undoing(self, client: Client, phase: str, *, is_local: bool) -> Undoing:
-        path = journal_path(self._run.settings.environment.name, phase, local=is_local)
+    def _undoing(self, client: Client, phase: str) -> Undoing:
+        path = self._journal(phase).path
         since, beside = self._wanted.since_run, _BESIDE.get(phase)
         also = beside is not None and (since is None or phase in _TAKEN_BACK_BY_RUN)
         return Undoing(client, path, phase, beside(self._run) if beside and also else (), since)
+
+
+def _ours(journal: Journal) -> frozenset[str]:
+    return frozenset(key for key in {one.wanted.key for one in journal.changes} if journal.is_ours(key))
