@@ -165,7 +165,7 @@ def _kill_workers(times: int, stop: threading.Event, killed: list[float]) -> Non
     draw, began, victims = random.Random(1), time.monotonic(), set[int]()
     while len(killed) < times and not stop.wait(draw.uniform(1.0, 2.0)):
         new = [process for process in workers_of_beam() if process.pid not in victims]
-        if len(new) == WORKERS and all(time.time() - process.create_time() > 1 for process in new):
+        if len(new) == WORKERS and all(time.time() - process.create_time() > 3 for process in new):
             victims.update(process.pid for process in new)
             draw.choice(new).send_signal(signal.SIGKILL)
             killed.append(time.monotonic() - began)
