@@ -9,6 +9,7 @@ from orchestra_lib.cloud.apply import Done
 from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.plan import refuse_destruction
+from orchestra_lib.cloud.resource import Resource
 from orchestra_lib.cloud.target import connect
 from orchestra_lib.display import Progress, Table, evidence_table
 from orchestra_lib.errors import GateFailed, ParameterError
@@ -56,9 +57,6 @@ _BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType
 )
 """Phase -> what it has left beside its resources, in the order in which it is taken back."""
 
-_STANDING_ON: Mapping[str, Sequence[str]] = MappingProxyType({"01": ("02", "03", "04", "05"), "03": ("05",)})
-"""Phase -> those whose resources cannot be without its own, nor be undone when these are gone."""
-
 _TAKEN_BACK_BY_RUN = frozenset({api_release.PHASE})
 """Phases of which what lies beside the resources is taken back too when only a run is undone."""
 
@@ -90,23 +88,27 @@ class RollbackPhase:
         return (*(row for one in self._phases for row in one.checks()), *self._what_stands_on_it())
 
     def _what_stands_on_it(self) -> tuple[Evidence, ...]:
-        """A phase's own resources may only go when nothing stands on them: without its API nothing can be deleted."""
+        """Nothing may go that another phase's resources need: without their API they could not even be deleted."""
         phase = self._wanted.phase
-        others = _STANDING_ON.get(phase or "", ())
-        if not others or not self._own_would_go(self._journal(phase)):
+        going = self._own_that_would_go()
+        if self._is_complete or not going:
             return ()
-        left = {other: len(_ours(self._journal(other))) for other in others}
-        told = ", ".join(f"{count} of {other}" for other, count in left.items() if count)
-        note = f"{told}: undo these phases first, or all of them" if told else f"phases {', '.join(others)}"
-        claim = f"resources of later phases that stand on those of {phase}"
-        return (Evidence(claim, Source.MEASURED, sum(left.values()), "resources", Bound("==", 0), note=note),)
+        standing = {
+            other: sum(not going.isdisjoint(one.all_needs) for one in _ours(self._journal(other)).values())
+            for other in reversed(_PHASES)
+            if other != phase
+        }
+        told = ", ".join(f"{count} of {other}" for other, count in standing.items() if count)
+        note = f"{told}: undo these phases first, or all of them" if told else "none"
+        claim = f"resources of other phases that stand on what would go with {phase}"
+        return (Evidence(claim, Source.MEASURED, sum(standing.values()), "resources", Bound("==", 0), note=note),)
 
-    def _own_would_go(self, journal: Journal) -> bool:
-        changes = journal.changes
-        since = [number for number, one in enumerate(changes) if one.run_id == self._wanted.since_run]
-        undone = changes[since[0] :] if since else changes if self._wanted.since_run is None else ()
-        ours = _ours(journal)
-        return any(one.verb is Verb.CREATE and one.wanted.key in ours for one in undone)
+    def _own_that_would_go(self) -> set[str]:
+        journal = self._journal(self._wanted.phase)
+        changes, run_id = journal.changes, self._wanted.since_run
+        since = next((number for number, one in enumerate(changes) if one.run_id == run_id), len(changes))
+        undone = changes if run_id is None else changes[since:]
+        return {one.wanted.key for one in undone if one.verb is Verb.CREATE} & _ours(journal).keys()
 
     def _journal(self, phase: str | None) -> Journal:
         environment = self._run.settings.environment
@@ -173,5 +175,7 @@ class RollbackPhase:
         return Undoing(client, path, phase, beside(self._run) if beside and also else (), since)
 
 
-def _ours(journal: Journal) -> frozenset[str]:
-    return frozenset(key for key in {one.wanted.key for one in journal.changes} if journal.is_ours(key))
+def _ours(journal: Journal) -> Mapping[str, Resource]:
+    """The resources that the journal says we have made and not deleted since, as they were wanted last."""
+    last = {one.wanted.key: one.wanted for one in journal.changes}
+    return {key: wanted for key, wanted in last.items() if journal.is_ours(key)}
