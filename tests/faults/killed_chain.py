@@ -95,7 +95,7 @@ def undisturbed(chain: Chain) -> tuple[float, Evidence]:
     """Run it to its end; how many seconds that took, and what it has shown. Raises RuntimeError when it fails."""
     began = time.monotonic()
     if chain.start("00").wait():
-        raise RuntimeError(f"the chain fails by itself: see {chain.home / 'chain.log'}")
+        raise RuntimeError("the chain fails by itself:\n" + "\n".join(_last_lines(chain)))
     return time.monotonic() - began, chain.evidence()
 
 
@@ -116,9 +116,13 @@ def killed(chain: Chain, seconds: float, kills: int, draw: random.Random) -> tup
             continue
         kills = len(where)
         if code:
-            last = [line for line in (chain.home / "chain.log").read_text().splitlines() if line.strip()][-2:]
-            where.append(f"then FAILED by itself with {code} in {_first_open(chain)}: {' / '.join(last)}")
+            told = " / ".join(_last_lines(chain)[-2:])
+            where.append(f"then FAILED by itself with {code} in {_first_open(chain)}: {told}")
         return kills, where
+
+
+def _last_lines(chain: Chain) -> list[str]:
+    return [line for line in (chain.home / "chain.log").read_text().splitlines() if line.strip()][-_LINES_SHOWN:]
 
 
 def _first_open(chain: Chain) -> str:
