@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from orchestra_lib.errors import DataError
+from orchestra_lib.rehearsal import corpus as corpus_module
 from orchestra_lib.rehearsal.corpus import Corpus, build
 from orchestra_lib.rehearsal.docstrings import collect, standard_library
 
@@ -84,6 +86,21 @@ def test_the_second_time_the_corpus_comes_from_the_cache_as_it_was(cache: Path, 
     np.testing.assert_array_equal(again.query_embeddings, corpus.query_embeddings)
     assert (again.items, again.contents, again.queries) == (corpus.items, corpus.contents, corpus.queries)
     assert (again.embedding_model, again.seed, again.digest) == (corpus.embedding_model, 3, corpus.digest)
+
+
+def test_what_is_kept_is_found_by_the_files_without_parsing_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "asyncio")
+    first = build(3, 20, tmp_path / "cache", dimension=DIMENSION, folder=folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(corpus_module, "collect", None)
+        again = build(3, 20, tmp_path / "cache", dimension=DIMENSION, folder=folder)
+    assert (again.items, again.digest) == (first.items, first.digest)
+    (folder / "one_more.py").write_text('"""One more module, which nobody has read before."""\n')
+    after = build(3, 20, tmp_path / "cache", dimension=DIMENSION, folder=folder)
+    assert after.digest != first.digest
+    assert {item.id for item in after.items} - {item.id for item in first.items} == {"one_more"}
 
 
 def test_made_elsewhere_it_is_the_same_and_with_another_seed_it_is_not(tmp_path: Path, corpus: Corpus) -> None:
