@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestra_lib.errors import OrchestraError
+from orchestra_lib.errors import OrchestraError, ParameterError
 from orchestra_lib.scale.backfill import missing_ranges_of
 from orchestra_lib.scale.extra import require_beam
 from orchestra_lib.scale.size_ranges import ranges_of
@@ -67,7 +67,7 @@ def _run(spec: TransferSpec | EmbeddingSpec, asked: argparse.Namespace, flags: S
         runner = FnApiRunner()
         fork_workers(spec.workers)
     if asked.held and not sys.stdin.readline():
-        raise OrchestraError("whoever was to say that the ranges are noted has gone: nothing was done")
+        raise ParameterError("--held, and no line of input came to say that the ranges are noted: nothing was done")
     pipeline = beam.Pipeline(runner=runner, options=options)
     if isinstance(spec, EmbeddingSpec):
         embedding_pipeline(pipeline, spec, begin_embedding(spec))

@@ -175,9 +175,7 @@ class _Running:
 
     def ended(self, tick: Callable[[], None]) -> Attempt:
         """Let it begin, and wait until it has ended; ``tick`` is called once a second meanwhile."""
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError), self._process.stdin as line:  # it may have ended: its exit code says why
-                line.write(b"begin\n")
+        self._say(b"begin\n")
         while not self._has_ended():
             tick()
         self.end()
@@ -185,6 +183,11 @@ class _Running:
         code = self._process.returncode
         result = json.loads(lines[0][-1]) if code == 0 and lines[0] else {}
         return Attempt(code, result, "; ".join(lines[1][-_LINES_TOLD:]), time.monotonic() - self._began)
+
+    def _say(self, line: bytes) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with suppress(BrokenPipeError), self._process.stdin as pipe:  # it may have ended: its exit code says why
+                pipe.write(line)
 
     def _has_ended(self) -> bool:
         try:
@@ -198,6 +201,7 @@ class _Running:
         if self._is_over:
             return
         self._is_over = True
+        self._say(b"")  # nothing more, if it was not let begin
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
