@@ -152,8 +152,8 @@ def fit_builds(points: Sequence[IndexPoint]) -> Checked:
 class SearchLaw:
     """The law of a query's latency, and how single queries scatter about it.
 
-    ``ratios`` are measured / predicted of the queries that it was fitted to, ascending. ``largest_bytes`` is the
-    largest of their indexes.
+    ``ratios`` are measured / predicted of the queries that it was fitted to, over the median of their index, ascending:
+    by how much the law is off for a whole index is not scatter. ``largest_bytes`` is the largest of their indexes.
     """
 
     law: Law[SearchPoint]
@@ -184,8 +184,8 @@ class SearchLaw:
 def fit_searches(points: Sequence[SearchPoint], caches: Caches) -> SearchLaw:
     """The law of the latencies of single queries. Raises DataError for fewer points than three."""
     law = fit(points, search_terms(caches), lambda point: point.milliseconds)
-    ratios = np.array([point.milliseconds / law.predict(point) for point in points])
-    kept = np.quantile(ratios, np.linspace(0, 1, min(len(ratios), _MOST_RATIOS)))
+    scatter = _scatter(points, law)
+    kept = np.quantile(scatter, np.linspace(0, 1, min(len(scatter), _MOST_RATIOS)))
     return SearchLaw(law, caches, tuple(kept.tolist()), max(point.index_bytes for point in points))
 
 
@@ -201,6 +201,13 @@ def grown_indexes(
     # Of the sample's own size first: all of its rows count for how long the lists are.
     geometry, _ = sampled_geometry(queries, searched, trained_on, 1, len(trained_on), opclass, storage)
     return tuple(index.at_rows(rows) for index in virtual_indexes(geometry, [lists], _SEEDS))
+
+
+def _scatter(points: Sequence[SearchPoint], law: Law[SearchPoint]) -> NDArray[np.float64]:
+    by_index: dict[tuple[int, float], list[float]] = {}
+    for point in points:
+        by_index.setdefault((point.lists, point.index_bytes), []).append(point.milliseconds / law.predict(point))
+    return np.concatenate([np.array(ratios) / np.median(ratios) for ratios in by_index.values()])
 
 
 def _build_seconds(point: IndexPoint) -> float:

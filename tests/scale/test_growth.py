@@ -102,6 +102,12 @@ def test_a_few_queries_that_met_something_else_do_not_move_the_law():
     assert fit_searches(disturbed, CACHES).law.predict(wanted) == pytest.approx(wanted.milliseconds, rel=0.05)
 
 
+def test_what_slows_a_whole_index_is_no_scatter_of_its_queries():
+    uneven = [replace(one, milliseconds=one.milliseconds * (1.3 if one.lists < 200 else 1)) for one in searches()]
+    law = fit_searches(uneven, CACHES)
+    assert np.quantile(law.ratios, 0.95) < 1.1
+
+
 def clustered(rows: int, seed: int) -> np.ndarray:
     """Unit vectors in clusters of very different sizes, the same ones whatever the seed."""
     world, draw = np.random.default_rng(0), np.random.default_rng(seed)
