@@ -54,6 +54,7 @@ def lag_figure(points: Sequence[LagPoint], target_rows_per_second: float, subjec
         y=target_rows_per_second,
         line={"color": _TARGET, "dash": "dot"},
         annotation={"text": f"target {target_rows_per_second:,.0f} rows/s, while there is a backlog"},
+        annotation_position="top left",  # where the rate has only begun to rise
         row=2,
         col=1,
     )
