@@ -29,11 +29,10 @@ from orchestra_lib.vectors.pages import centroids_per_page
 _FEWEST_OBSERVATIONS = 20
 _FOLDS = 5
 _REWEIGHTED = 10  # times; the weights settle in fewer
+_CENTROID_PRICES = (0.5, 2.0)  # of what is known beforehand
 _OUTLIER = 0.1  # relative deviation from which on an observation counts less the further it is off
 _METAPAGE_READS = 2  # by the planner and by the scan
 _PASSES = 3  # the median counts: neither pages that were cold nor what one pass met on the machine is the query's
-
-
 # A centroid and a row in microseconds, at 0 and for each dimension: 0.085 and 0.42 at 256, 0.26 and 0.70 at 1,536.
 _CENTROID_US, _ROW_US = (0.05, 1.37e-4), (0.364, 2.19e-4)
 
@@ -92,8 +91,9 @@ def fit(observations: Sequence[Observation], rows_per_centroid_page: float) -> C
     """Coefficients by non-negative least squares of the relative deviations, outliers weighed down (Huber).
 
     With one number of centroid pages a cannot be told from b. Such a page then costs what ``rows_per_centroid_page`` do
-    (``rows_of_centroid_page``): observe a second index with other lists to know better. Raises DataError for fewer than
-    20 observations, or if all visited the same number of rows.
+    (``rows_of_centroid_page``). With several it is found out, between half of that and twice: indexes are timed at
+    different moments, and what the machine does between them would else look like the price of a centroid.
+    Raises DataError for fewer than 20 observations, or if all visited the same number of rows.
     """
     if len(observations) < _FEWEST_OBSERVATIONS:
         raise DataError(
@@ -106,13 +106,15 @@ def fit(observations: Sequence[Observation], rows_per_centroid_page: float) -> C
     measured = np.array([seen.server_ms for seen in observations], dtype=np.float64)
     tied = len(set(pages.tolist())) < 2
     ones = np.ones(len(rows))
-    terms = np.column_stack([ones, rows + rows_per_centroid_page * pages] if tied else [ones, rows, pages])
+    # Rows with the pages' cheapest and dearest price: every mixture of the two has a price between them.
+    prices = np.array([1.0] if tied else _CENTROID_PRICES) * rows_per_centroid_page
+    terms = np.column_stack([ones, *(rows + price * pages for price in prices)])
     ratios = np.sort(np.concatenate([_held_out(terms, measured, fold) for fold in range(_FOLDS)]))
-    a, c, *b = _coefficients(terms, measured).tolist()
+    a, *parts = _coefficients(terms, measured).tolist()
     return CostModel(
         a,
-        c * rows_per_centroid_page if tied else b[0],
-        c,
+        float(prices @ parts),
+        sum(parts),
         float(np.median(np.abs(ratios - 1))),
         tuple(ratios.tolist()),
     )

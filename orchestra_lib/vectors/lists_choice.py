@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from orchestra_lib.errors import GateFailed
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page
 from orchestra_lib.vectors.forecast import feasible_lists
-from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
+from orchestra_lib.vectors.forms import Effort, Form, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
 from orchestra_lib.vectors.kmeans import training_rows
@@ -32,6 +32,7 @@ from orchestra_lib.vectors.selection import (
     rivals,
     unmeasured,
 )
+from orchestra_lib.vectors.workbench import Bench
 
 _OBSERVED_QUERIES = 60
 _PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
@@ -39,6 +40,7 @@ _FIRST = 3  # of the numbers of lists that are feasible
 _FEWEST_FOR_A_CURVE = 2
 _MOST_BY_THE_CURVE = 4
 _MOST_BUILDS = 2
+_FEWEST_OBSERVED = 3  # lists: fewer cannot be searched with different numbers of probes
 _PAIRS_PER_PAGE = 183
 
 
@@ -60,6 +62,7 @@ class ListsChoice:
     needs: dict[int, Need] = field(default_factory=dict)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
     _observed: set[str] = field(default_factory=set)
+    _first_build: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         self.model = unmeasured(self._dimension)
@@ -75,17 +78,25 @@ class ListsChoice:
         The few smallest take hardly any time; from then on the curve tells which is to be computed next. Called again
         it goes on by what the model has learnt since.
         """
+        for lists in self._wanted():
+            if lists in self.indexes:
+                continue
+            if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
+                return
+            self.compute(lists)
+
+    def _wanted(self) -> Iterator[int]:
         options = self._options()
-        for lists in sorted({*options[:_FIRST], *self.learning.goals.lists}):
-            self._compute_in_time(lists)
+        yield from sorted({*options[:_FIRST], *self.learning.goals.lists})
         for lists in options[_FIRST:]:  # a curve needs two that suffice
             if sum(found.reaches for found in self._possible()) >= _FEWEST_FOR_A_CURVE:
                 break
-            self._compute_in_time(lists)
+            yield lists
         for _ in range(_MOST_BY_THE_CURVE):
             better = next_lists(self._possible(), self.model, self._dimension, options[-1])
-            if better is None or not self._compute_in_time(better):
+            if better is None or better in self.indexes:
                 break
+            yield better
 
     @property
     def _dimension(self) -> int:
@@ -94,12 +105,6 @@ class ListsChoice:
     def _options(self) -> tuple[int, ...]:
         goals = self.learning.goals
         return feasible_lists(self.rows, self._dimension, Storage.VECTOR, self.most_mib, goals.inserts_per_second)
-
-    def _compute_in_time(self, lists: int) -> bool:
-        if lists not in self.indexes and not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
-            return False
-        self.compute(lists)
-        return True
 
     def compute(self, lists: int, seed: int = 0) -> None:
         """Compute the virtual index of so many lists unless it is there."""
@@ -121,9 +126,17 @@ class ListsChoice:
         return [self.forecast(lists) for lists in sorted(self.indexes)]
 
     def choose(self) -> Forecast | None:
-        """The best on paper by the present model; None when none suffices."""
+        """The best on paper by the present model, of those that there is time to build; None when none suffices."""
         self.survey()
-        return best(self._possible())
+        possible = self._possible()
+        chosen = best(possible)
+        if chosen is None or self.learning.has_room(f"IVFFlat with {chosen.lists:,} lists", self._seconds_to(chosen)):
+            return chosen
+        return best([found for found in possible if self._seconds_to(found) <= self.learning.left_seconds()])
+
+    def _seconds_to(self, build: Forecast) -> float:
+        is_known = self.learning.journal.knows(f"measured: {ivfflat(build.lists).label}")
+        return 0.0 if is_known else self.build_seconds(build.lists)
 
     def _possible(self) -> list[Forecast]:
         """Forecasts of what may be built: lists that were asked for can be more than memory or inserts allow."""
@@ -178,11 +191,13 @@ class ListsChoice:
 
     def build(self, chosen: Forecast) -> Candidate:
         """Build an index of the chosen lists, find its probes and let it contest."""
-        learning = self.learning
-        predicted = chosen.p95 if self.is_fitted else None
-        found = learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted)
-        learning.contest(found)
+        found = self._measured(chosen)
+        self.learning.contest(found)
         return found
+
+    def _measured(self, chosen: Forecast) -> Candidate:
+        predicted = chosen.p95 if self.is_fitted else None
+        return self.learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted)
 
     def run(self, present: tuple[Searchable, int] | None) -> None:
         """Fit, survey, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
@@ -190,9 +205,7 @@ class ListsChoice:
         for _ in range(_MOST_BUILDS):
             chosen = self.choose()
             if chosen is None:
-                self.learning.skipped.append(
-                    f"no number of lists reaches recall {self.learning.goals.recall_target} on the queries that tune"
-                )
+                self._say_that_none_suffices()
                 return
             built = [lists for lists in self.indexes if self._is_built(lists)]
             at_hand = min((self.forecast(lists) for lists in built), key=lambda found: found.p95, default=None)
@@ -201,20 +214,33 @@ class ListsChoice:
             self._build_and_observe(chosen)
         self._try_rival()
 
+    def _say_that_none_suffices(self) -> None:
+        looked_at = [f"{found.lists:,}" for found in self._possible()]
+        if looked_at:
+            target = self.learning.goals.recall_target
+            self.learning.skipped.append(
+                f"none of {', '.join(looked_at)} lists reaches recall {target} on the queries that tune"
+            )
+
     def _observe_something(self, present: tuple[Searchable, int] | None) -> None:
         """What a search costs beside its centroids, from the present index or from the quickest build that there is.
 
         The fewest lists build in a small part of the time of those that may win. Known costs spare the trainings of
         numbers that cannot.
         """
-        if present is not None:
+        if present is not None and present[1] >= _FEWEST_OBSERVED:
             searchable, lists = present
             self.observe(lambda: searchable, lists, f"the present index of {lists:,} lists")
             return
         learning, fewest = self.learning, self._options()[0]
-        form = ivfflat(fewest)
-        if learning.has_room(f"building {fewest:,} lists to learn what a search costs", 0.0):
-            self.observe(lambda: learning.bench.searchable(learning.built(form)), fewest, form.label)
+        form, what = ivfflat(fewest), f"building {fewest:,} lists to learn what a search costs"
+        if fewest >= _FEWEST_OBSERVED and learning.has_room(what, 0.0):
+            self.observe(lambda: learning.bench.searchable(self._built_first(form)), fewest, form.label)
+
+    def _built_first(self, form: Form) -> Bench:
+        bench = self.learning.built(form)
+        self._first_build = (form.lists or 1, bench.build_seconds)
+        return bench
 
     def _build_and_observe(self, chosen: Forecast) -> None:
         form, learning = self.build(chosen).form, self.learning
@@ -239,7 +265,7 @@ class ListsChoice:
         if sum(self._is_built(lists) for lists in self.indexes) >= _MOST_BUILDS:
             return
         chosen = self.forecast(learning.best.form.lists)
-        others = [found for found in rivals(self.forecasts(), chosen, error) if not self._is_built(found.lists)]
+        others = [found for found in rivals(self._possible(), chosen, error) if not self._is_built(found.lists)]
         if error > WORTH_IT and others:
             rival = others[0]
             if learning.has_room(f"IVFFlat with {rival.lists:,} lists", self.build_seconds(rival.lists)):
@@ -254,7 +280,7 @@ class ListsChoice:
             return self.learning.candidates[ivfflat(lists)]
         if self.learning.has_room(f"building the {lists:,} lists that were asked for", self.build_seconds(lists)):
             try:
-                return self.build(found)
+                return self._measured(found) if lists > self._options()[-1] else self.build(found)
             except GateFailed as refused:
                 self.learning.skipped.append(f"the {lists:,} lists that were asked for were not built: {refused}")
         return self.predicted(lists)
@@ -266,6 +292,7 @@ class ListsChoice:
             for one in self.learning.candidates.values()
             if one.form.lists and one.build_seconds and one.form.storage is Storage.VECTOR
         ]
+        made += [self._first_build] if self._first_build else []
         if not made:
             return 0.0
         nearest, seconds = min(made, key=lambda pair: abs(np.log(pair[0] / lists)))

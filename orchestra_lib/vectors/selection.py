@@ -20,17 +20,15 @@ _RESAMPLES = 200
 TEN_TIMES = 10
 WORTH_IT = 0.04
 """What might save less than this share of the latency is worth no build, no training, and no list more."""
+_FURTHEST = 4  # times the lists of the last forecast: a curve says little of what is further
+_STEP = 2**0.25
+_ALIKE = 1.15  # times as many lists are hardly others
+_LEAST_REST = 0.01
 
 
 def unmeasured(dimension: int) -> CostModel:
     """The model before anything was measured, in units of a row that is visited."""
     return CostModel(0.0, rows_of_centroid_page(dimension), 1.0, 0.0, (1.0,))
-
-
-_FURTHEST = 4  # times the lists of the last forecast: a curve says little of what is further
-_STEP = 2**0.25
-_ALIKE = 1.15  # times as many lists are hardly others
-_LEAST_REST = 0.01
 
 
 @dataclass(frozen=True)

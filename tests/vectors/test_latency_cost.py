@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,8 +25,9 @@ def observations(a, b, c, centroid_pages, count=90, noise=0.0, seed=0, spikes=0)
 
 
 @settings(max_examples=30, deadline=None)
-@given(a=st.floats(0, 2), b=st.floats(1e-4, 1e-2), c=st.floats(1e-4, 1e-2), seed=st.integers(0, 10**6))
-def test_coefficients_are_recovered_from_indexes_with_different_lists(a, b, c, seed):
+@given(a=st.floats(0, 2), ratio=st.floats(0.5, 2), c=st.floats(1e-4, 1e-2), seed=st.integers(0, 10**6))
+def test_coefficients_are_recovered_from_indexes_with_different_lists(a, ratio, c, seed):
+    b = ratio * c
     model = fit(observations(a, b, c, [100, 1_000], seed=seed), 1)
     assert model.a_ms == pytest.approx(a, abs=1e-6)
     assert model.b_ms_per_centroid_page == pytest.approx(b, rel=1e-4)
@@ -50,6 +53,13 @@ def test_with_one_index_a_centroid_costs_a_known_part_of_a_row():
 def test_a_centroid_costs_what_was_measured_where_it_was():
     assert [round(centroid_over_row(dimension), 2) for dimension in (256, 1_536)] == [0.20, 0.37]
     assert rows_of_centroid_page(1_536) == centroid_over_row(1_536), "one lies on a page"
+
+
+def test_a_slow_minute_between_two_indexes_is_not_taken_for_the_price_of_centroids():
+    seen = observations(0.3, 0.4e-3, 1e-3, [158, 632], count=300, noise=0.02)
+    drifted = [replace(one, server_ms=one.server_ms * (1.15 if one.centroid_pages == 158 else 1.0)) for one in seen]
+    model = fit(drifted, rows_per_centroid_page=0.4)
+    assert 0.2 <= model.b_ms_per_centroid_page / model.c_ms_per_row <= 0.8
 
 
 def test_coefficients_are_never_negative():

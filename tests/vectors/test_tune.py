@@ -112,6 +112,7 @@ def test_a_budget_that_is_spent_ends_the_run_and_says_what_was_left_out(tuned):
     assert not found.interrupted
     assert found.chosen is None
     assert found.skipped
+    assert not any("reaches recall" in reason for reason in found.skipped), "nothing is known of what nobody looked at"
 
 
 def test_where_the_exact_scan_is_quick_no_index_is_needed(tuned):
@@ -123,11 +124,13 @@ def test_where_the_exact_scan_is_quick_no_index_is_needed(tuned):
     assert "no index is needed" in sentences(found)[0]
 
 
-def test_lists_that_were_asked_for_are_judged_beside_the_choice(tuned):
+def test_lists_that_were_asked_for_are_judged_beside_the_choice(tuned, monkeypatch):
     _, run, _ = tuned
     found = run(replace(GOALS, lists=(300,)))
     assert [one.form.lists for one in found.asked] == [300]
     assert found.asked[0].source == "measured"
+    # However little the model is to be trusted, what memory does not allow is no rival.
+    monkeypatch.setattr("orchestra_lib.vectors.lists_choice.ListsChoice.error_of_p95", lambda _: 0.9)
     less = run(replace(GOALS, lists=(1_000,), memory_limit_mib=4))
     assert less.asked[0].source == "predicted"
     assert any("needs maintenance_work_mem" in reason for reason in less.skipped), "it is refused with the number"
