@@ -40,8 +40,6 @@ _CALLER = "google"
 _DEADLINE_SECONDS = 30.0  # the service gives up earlier: 2 s for a session and 5 s for a statement, tried twice
 _INSIDE = frozenset({"/healthz", "/readyz"})  # Google's front end keeps paths that end in z
 _OUTSIDE = ("/health", "/ready")
-
-
 _LIMIT_SHARE = 0.9
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import cached_property
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import GateFailed
+from orchestra_lib.errors import GateFailed, OrchestraError
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
 from orchestra_lib.memory.compare import CHANGED, EXTRA, MISSING, differences
 from orchestra_lib.memory.cutover_journal import CutoverJournal
@@ -45,7 +45,7 @@ class WritersReturn:
         obstacle = self._obstacle()
         note = "the stream back has what was written on the target since"
         if obstacle:
-            note = f"{obstacle}: of what was written since would be lost {self._only_on_the_target()}"
+            note = f"{obstacle}: what was written since would be lost, {self._how_much()}"
         return yes_or_no(claim, Source.OBSERVED, not obstacle, note=note)
 
     def changes(self) -> tuple[Change, ...]:
@@ -92,11 +92,21 @@ class WritersReturn:
             return "memory.writers.source names nobody who could write on the source again"
         return "" if self._steps.can_return else "no stream leads back into a source whose columns are mapped"
 
-    def _only_on_the_target(self) -> str:
-        """What the target has and the source has not, by reading both: times in the rows are the application's own."""
+    def _how_much(self) -> str:
+        """How the stores differ, by reading both: times in the rows are the application's own.
+
+        The old store may be gone by now. That what was written would be lost holds all the same.
+        """
+        try:
+            return f"the stores differ by {self._difference()}"
+        except OrchestraError as error:
+            return f"how much is not known: {str(error).partition(chr(10))[0]}"
+
+    def _difference(self) -> str:
         source, target = StreamSteps(self._stores, RehearsalLoad(self._stores), None).stores_compared()
         with connect(source.address, role="source") as theirs, connect(target.address, role="target") as ours:
             sides = (theirs, source.table.select), (ours, target.table.select)
             ranges = key_ranges(theirs, source.table, self._settings.memory.copy_.ranges)
             found = Counter(row.kind for key_range in ranges for row in differences(*sides, key_range))
-        return f"{found[EXTRA]:,} rows that were inserted, {found[CHANGED]:,} changed and {found[MISSING]:,} deleted"
+        alone = f"{found[EXTRA]:,} rows on the target alone and {found[MISSING]:,} on the source alone"
+        return f"{alone}, {found[CHANGED]:,} are not the same"

@@ -21,7 +21,7 @@ from orchestra_lib.phases.index_return import IndexReturn
 from orchestra_lib.phases.memory_return import WritersReturn
 from orchestra_lib.phases.release import Release
 from orchestra_lib.phases.undoing import Undoing
-from orchestra_lib.plan import Plan, Verb
+from orchestra_lib.plan import Plan
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings.base import ALL_PHASES
 
@@ -74,7 +74,8 @@ class RollbackPhase:
         self._source = Source.REHEARSED if target.kind == "local" else Source.OBSERVED
         self._is_complete = self._wanted.phase == ALL_PHASES
         phases = _PHASES if self._is_complete else (self._wanted.phase,)
-        for phase in phases:
+        # Of a single phase too, or another could come to stand on it between the checks and the end.
+        for phase in _PHASES:
             run.also_lock(phase)
         client = Client(target)
         with run.step("recover"):
@@ -89,26 +90,19 @@ class RollbackPhase:
 
     def _what_stands_on_it(self) -> tuple[Evidence, ...]:
         """Nothing may go that another phase's resources need: without their API they could not even be deleted."""
-        phase = self._wanted.phase
-        going = self._own_that_would_go()
-        if self._is_complete or not going:
+        if self._is_complete:
             return ()
+        (own,) = self._phases
+        going = own.what_would_go()
         standing = {
             other: sum(not going.isdisjoint(one.all_needs) for one in _ours(self._journal(other)).values())
             for other in reversed(_PHASES)
-            if other != phase
+            if other != own.phase
         }
         told = ", ".join(f"{count} of {other}" for other, count in standing.items() if count)
-        note = f"{told}: undo these phases first, or all of them" if told else "none"
-        claim = f"resources of other phases that stand on what would go with {phase}"
+        note = f"{told}: undo these phases first, or all of them" if told else f"{len(going)} resources would go"
+        claim = f"resources of other phases that stand on what would go with {own.phase}"
         return (Evidence(claim, Source.MEASURED, sum(standing.values()), "resources", Bound("==", 0), note=note),)
-
-    def _own_that_would_go(self) -> set[str]:
-        journal = self._journal(self._wanted.phase)
-        changes, run_id = journal.changes, self._wanted.since_run
-        since = next((number for number, one in enumerate(changes) if one.run_id == run_id), len(changes))
-        undone = changes if run_id is None else changes[since:]
-        return {one.wanted.key for one in undone if one.verb is Verb.CREATE} & _ours(journal).keys()
 
     def _journal(self, phase: str | None) -> Journal:
         environment = self._run.settings.environment

@@ -14,7 +14,7 @@ from orchestra_lib.cloud.rollback import undoing_plan
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.phases.release import Release
-from orchestra_lib.plan import Plan
+from orchestra_lib.plan import Plan, Verb
 
 
 class Undoing:
@@ -53,6 +53,10 @@ class Undoing:
                 note=str(self._journal.path) if known else f"the journal does not know run {self._since_run}",
             ),
         )
+
+    def what_would_go(self) -> frozenset[str]:
+        """The keys of the resources that would be deleted, as they are now. Reads only."""
+        return frozenset(step.key for step in self._read().steps if step.verb in (Verb.DELETE, Verb.REPLACE))
 
     def plan(self) -> Plan:
         """What brings back the state before the phase, from the journal and from what is there now."""

@@ -20,6 +20,8 @@ NAMES, CREATES = "names", "creates"
 _AT_ONCE = 8
 _CHECK_SECONDS = 60.0
 _FEW = 5
+_KNOWN_LATER = frozenset({"run service"})
+"""Kinds whose phase finds out by itself what they are made of: the image is built first."""
 
 
 def name_checks(place: Place, plan: CloudPlan, ours: Collection[str]) -> Iterator[Check]:
@@ -66,7 +68,7 @@ def create_checks(client: Client, place: Place, plan: CloudPlan) -> Iterator[Che
 
     An answer means "not refused": how deep a service looks is not documented.
     """
-    known = [step for step in plan.steps if step.verb is Verb.CREATE and access.can_validate(KINDS[step.wanted.kind])]
+    known = [step for step in plan.steps if step.verb is Verb.CREATE and _can_be_asked(step.wanted.kind)]
     ready = [step for step in known if _is_ready(step, plan)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda step: _refusal(client, step, plan), ready))
@@ -77,6 +79,10 @@ def create_checks(client: Client, place: Place, plan: CloudPlan) -> Iterator[Che
     if len(ready) < len(known):
         note += f"; {len(known) - len(ready)} need what is not there yet"
     yield none_of(CREATES, "creates that a service refuses", place.source, [step.key for step, _ in refused], note)
+
+
+def _can_be_asked(kind: str) -> bool:
+    return kind not in _KNOWN_LATER and access.can_validate(KINDS[kind])
 
 
 def _is_ready(step: Step, plan: CloudPlan) -> bool:

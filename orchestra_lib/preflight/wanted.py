@@ -8,21 +8,20 @@ from orchestra_lib.blueprint import infrastructure
 from orchestra_lib.blueprint.api import PACKAGE, api, revision_template
 from orchestra_lib.blueprint.assistant import assistant
 from orchestra_lib.blueprint.memory import memory
+from orchestra_lib.blueprint.specification import specification
 from orchestra_lib.blueprint.workstations import workstations
 from orchestra_lib.cloud.journal import Journal
 from orchestra_lib.cloud.resource import Resource
-from orchestra_lib.errors import ParameterError
 from orchestra_lib.paths import journal_path
 from orchestra_lib.service.interface import interface_document
 from orchestra_lib.settings import Settings
 
 
 def _api(settings: Settings) -> Sequence[Resource]:
-    # Which image the service begins with is known once it is built.
-    if settings.api is None:
-        raise ParameterError(f"environment {settings.environment.name} has no section api")
-    first = {**revision_template(settings, PACKAGE, {}), "revision": f"{settings.api.service}-first"}
-    return api(settings, first, interface_document(), settings.api.audience).resources
+    # The image is known once it is built, and so is where the store is: nobody is asked whether it could be made.
+    spec = specification(settings)
+    first = {**revision_template(settings, PACKAGE, {}), "revision": f"{spec.api.service}-first"}
+    return api(settings, first, interface_document(), spec.api.audience).resources
 
 
 BLUEPRINTS: Sequence[tuple[str, Callable[[Settings], Sequence[Resource]]]] = (
@@ -32,7 +31,8 @@ BLUEPRINTS: Sequence[tuple[str, Callable[[Settings], Sequence[Resource]]]] = (
     ("04", lambda settings: assistant(settings).resources),
     ("05", _api),
 )
-"""Phase -> what it wants. A phase without a blueprint is judged by the rules alone."""
+"""Phase -> what it wants; of phase 5 without its probe, which names who runs it. A phase without a blueprint is judged
+by the rules alone."""
 
 
 def wanted(settings: Settings) -> tuple[Resource, ...]:

@@ -215,8 +215,8 @@ def test_a_rollback_that_cannot_bring_the_writers_home_refuses_and_counts_what_w
     for asked in (WritersReturn(run), FinalizationReturn(run)):
         lost = asked.check()
         assert lost.verdict is Verdict.FAIL
-        assert lost.note.startswith("memory.writers.source names nobody who could write on the source again: of what")
-        inserted, changed, deleted = map(int, re.findall(r"\d+", lost.note))
+        assert lost.note.startswith("memory.writers.source names nobody who could write on the source again: what was")
+        inserted, deleted, changed = map(int, re.findall(r"\d+", lost.note))
         assert min(inserted, changed) > 0
         assert inserted + changed + deleted > 30, "a key is written more than once"
         with pytest.raises(GateFailed, match=r"the writers stay on the target, .*: what they wrote there would be"):

@@ -15,7 +15,7 @@ from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.local import background
 
 DEFAULT_LATENCY = "0.005"
-"""Of Google Cloud's: a workstation cluster takes four and a half seconds, so that waiting is rehearsed too."""
+"""Of Google Cloud's, a two-hundredth: a workstation cluster takes 4.5 s, so that waiting is rehearsed too."""
 _STATE_FILE, _LOG_FILE, _DIRECTORY = "control.json", "control.log", "control"
 _START_SECONDS = 30
 _FREE_BYTES_NEEDED = 64 << 20
