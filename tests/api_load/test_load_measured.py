@@ -44,7 +44,7 @@ def test_each_kind_is_measured_at_each_rate_and_what_is_right_is_known(workload)
         assert [seen.kind for seen in one.kinds] == ["search", "retrieval"]
         assert all(seen.failed == 0 and seen.p50_ms.value >= 5 for seen in one.kinds)
         assert all(seen.server_p95_ms.value == 5 for seen in one.kinds)
-        assert abs(one.kinds[0].requests - one.kinds[1].requests) <= 1
+        assert abs(one.kinds[0].requests - one.kinds[1].requests) <= 3, "each part begins with the first"
     rows = rates_evidence(measured, Source.REHEARSED)
     assert [row.target is not None for row in rows if row.claim.startswith("p95")] == [True, True, False, False]
     assert [row.target is not None for row in rates_evidence(measured, Source.MEASURED)][:4] == [True] * 4
