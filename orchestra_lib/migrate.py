@@ -67,7 +67,7 @@ def migrate(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]], ou
     failed = next((run for run in ended if run.exit_code), None)
     if failed is None:
         return 0
-    out.write(f"resume with: {_resuming(failed.runbook, notebooks[-1], parameters)}\n")
+    out.write(f"resume with: {_resuming(failed.runbook, notebooks, parameters)}\n")
     return failed.exit_code
 
 
@@ -91,12 +91,16 @@ def rollback(parameters: Sequence[tuple[str, str]], out: TextIO) -> int:
     return ended.exit_code
 
 
-def _resuming(runbook: str, end: Path, parameters: Sequence[tuple[str, str]]) -> str:
-    """The command that goes on from a runbook with the same parameters; a secret one has to be given again."""
+def _resuming(runbook: str, notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]]) -> str:
+    """The command that goes on from a runbook with the parameters that it and those after it know; a secret one has to
+    be given again."""
     words = ["./run_migration.sh", "--from", runbook[:2]]
-    if end != runbooks()[-1]:
-        words += ["--until", end.name[:2]]
+    if notebooks[-1] != runbooks()[-1]:
+        words += ["--until", notebooks[-1].name[:2]]
+    known = _known([path for path in notebooks if path.stem >= runbook])
     for name, value in parameters:
+        if name not in known:
+            continue
         if name in ("environment", "mode"):
             words += [] if value == "local" else [f"--{name}", value]
         else:
@@ -104,8 +108,12 @@ def _resuming(runbook: str, end: Path, parameters: Sequence[tuple[str, str]]) ->
     return shlex.join(words)
 
 
+def _known(notebooks: Sequence[Path]) -> set[str]:
+    return {"environment"}.union(*(parameter_names(path.stem) for path in notebooks))
+
+
 def _check_names(notebooks: Sequence[Path], parameters: Sequence[tuple[str, str]]) -> None:
-    known = {"environment"}.union(*(parameter_names(path.stem) for path in notebooks))
+    known = _known(notebooks)
     for name, _ in parameters:
         if name not in known:
             raise ParameterError(

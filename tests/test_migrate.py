@@ -234,6 +234,20 @@ def test_a_killed_papermill_leaves_a_settled_record_and_a_shells_exit_code(home:
 
 
 @pytest.mark.slow
+def test_what_is_said_to_resume_with_is_accepted_where_later_phases_know_less(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "parameter_names", lambda runbook: {**CHAIN, "04_after": ()}[runbook])
+    notebook(home, "03_memory", GOOD)
+    notebook(home, "04_after", BAD)
+    code, told = migrated(("lists", "50"))
+    assert code == 1, told
+    assert told.splitlines()[-1] == "resume with: ./run_migration.sh --from 04"
+    with pytest.raises(ParameterError, match="lists is a parameter of none"):
+        migrated(("lists", "50"), first="04")
+
+
+@pytest.mark.slow
 def test_what_is_said_to_resume_with_repeats_the_parameters_but_no_secret(home: Path) -> None:
     notebook(home, "03_memory", GOOD)
     notebook(home, "04_after", GOOD)
