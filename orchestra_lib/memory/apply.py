@@ -228,16 +228,20 @@ def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn:
 
 
 def _rekey(writer: Writer, change: Rekey, behind: Set[int], partitions: int, horizon: int) -> Applied:
-    """Give a row its new id. Without a row to take what was not sent from, both ids go to quarantine."""
+    """Give a row its new id. Without a row to take what was not sent from, both ids go to quarantine.
+
+    In a replay the row of the old id may be another one, that came later: nothing is taken from it.
+    """
+    is_replay = change.commit_lsn <= horizon
     here = [net for net in (change.old, change.new) if partition_of(net.key, partitions) in behind]
     try:
-        if len(here) == 2 and writer.rekey(change):
+        if len(here) == 2 and not is_replay and writer.rekey(change):
             return Applied(updated=1)
     except POISON as error:
         for net in here:
             writer.quarantine(net, "rekey", str(error).strip())
         return Applied(quarantined=len(here))
-    # A replay: the row has its new id already, or something came after it.
+    # The row has its new id already, or something came after it.
     applied = Applied()
     for net in here:
         done = writer.write([net], horizon)
