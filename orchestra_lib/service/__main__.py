@@ -59,6 +59,8 @@ def _serve(_given: argparse.Namespace) -> int:
             create_app(settings),
             host=settings.host,
             port=settings.port,
+            loop="uvloop",
+            http="httptools",
             access_log=False,  # Cloud Run writes one
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,

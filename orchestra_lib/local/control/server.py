@@ -143,6 +143,7 @@ def uvicorn_server(control: ControlPlane) -> uvicorn.Server:
     config = uvicorn.Config(
         Application(control),
         http=_Protocol,
+        loop="asyncio",
         lifespan="off",
         log_level="warning",
         access_log=False,
