@@ -65,7 +65,7 @@ class StreamSteps:
             found = stream_process.start(self._environment, self._overrides())
             self._points, self._started = [], found.status
         how = "found running" if was_there else "started; it goes on when this kernel ends"
-        note = f"{how}; {written:,} writes wait for it" if written else how
+        note = f"{how}; {written:,} writes were acknowledged since the load began" if written else how
         note = f"{note}; {piled:,} rows were piled up for it to catch up with" if piled else note
         return self._stores.show(
             (Evidence("process of the stream", Source.OBSERVED, found.pid, "", note=note),), "The stream"
