@@ -2,7 +2,8 @@
 
 Importing it is enough, and the package does: a figure of a phase that draws none of ``plots`` has to show as well.
 No figure brings plotly.js along, which is 4.8 MB: JupyterLab has it, and the pages have it once (``pages``). Nor does
-any bring what cannot be seen: styles of kinds of traces that it has none of, and digits of numbers in lists beyond any pixel.
+any bring what cannot be seen: styles of kinds of traces that it has none of and, of numbers in lists, digits beyond any
+pixel.
 """
 
 from __future__ import annotations
