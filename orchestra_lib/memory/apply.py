@@ -24,7 +24,7 @@ from orchestra_lib.database import Address, connect
 from orchestra_lib.memory.coalesce import Net, Rekey, partition_of
 from orchestra_lib.memory.layout import Layout
 from orchestra_lib.memory.lsn import lsn_text
-from orchestra_lib.memory.state_tables import Checkpoint, read_checkpoint, swap_checkpoint
+from orchestra_lib.memory.state_tables import Checkpoint, copied_until, read_checkpoint, swap_checkpoint
 from orchestra_lib.memory.stream_errors import Superseded
 from orchestra_lib.memory.transactions import Truncated
 from orchestra_lib.memory.writing import NOT_THERE, POISON, Applied, Writer
@@ -162,6 +162,10 @@ class Applier:
         if swapped.rowcount != 1:
             raise self._superseded()
 
+    def copied_until(self, connection: psycopg.Connection) -> int:
+        """Until where in the log the rows may have been copied."""
+        return copied_until(connection, self._stream)
+
     def adopt(self, found: Checkpoint) -> None:
         """Go on from a checkpoint that was read. Raises Superseded unless this mover has put it there, or had tried."""
         ours = [one.lsn for one in (self._at, self._attempted) if one is not None]
@@ -217,8 +221,10 @@ def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn:
         if isinstance(change, Truncated):
             applied = _empty(connection, first.table, numbers, len(appliers))
         else:
-            horizon = max(horizon, *(applier.replay_until for applier in appliers))
-            applied = _rekey(writer, change, numbers, len(appliers), horizon)
+            replayed = max(applier.replay_until for applier in appliers)
+            # The horizon is anywhere that may have been applied; here it matters whether it can have been.
+            ahead = change.commit_lsn <= max(replayed, first.copied_until(connection))
+            applied = _rekey(writer, change, numbers, len(appliers), max(horizon, replayed), target_is_ahead=ahead)
         moved = [(applier, applier.after(change.commit_lsn, new_lsn)) for applier in behind]
         for applier, new in moved:
             applier.require_swapped(applier.swap(connection, new))
@@ -227,15 +233,17 @@ def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn:
     return replace(applied, seconds=time.monotonic() - started)
 
 
-def _rekey(writer: Writer, change: Rekey, behind: Set[int], partitions: int, horizon: int) -> Applied:
+def _rekey(
+    writer: Writer, change: Rekey, behind: Set[int], partitions: int, horizon: int, *, target_is_ahead: bool
+) -> Applied:
     """Give a row its new id. Without a row to take what was not sent from, both ids go to quarantine.
 
-    In a replay the row of the old id may be another one, that came later: nothing is taken from it.
+    Where the target may be ahead, by a copy or a replay, the row of the old id can be another one that came later:
+    nothing is taken from it.
     """
-    is_replay = change.commit_lsn <= horizon
     here = [net for net in (change.old, change.new) if partition_of(net.key, partitions) in behind]
     try:
-        if len(here) == 2 and not is_replay and writer.rekey(change):
+        if len(here) == 2 and not target_is_ahead and writer.rekey(change):
             return Applied(updated=1)
     except POISON as error:
         for net in here:

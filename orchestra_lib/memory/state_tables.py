@@ -159,6 +159,14 @@ def unresolved(connection: psycopg.Connection, stream: str) -> int:
     return int(row[0]) if row else 0
 
 
+def copied_until(connection: psycopg.Connection, stream: str) -> int:
+    """Where in the log the copy of a stream ends: rows may be as they were there. 0 where nothing was copied."""
+    row = connection.execute(
+        "SELECT copied_until::text FROM orchestra_stream.stream WHERE name = %s", [stream]
+    ).fetchone()
+    return lsn_number(row[0]) if row and row[0] else 0
+
+
 def read_checkpoint(connection: psycopg.Connection, stream: str, partition: int) -> Checkpoint:
     """A partition's checkpoint, once whoever is just writing it has come to an end.
 

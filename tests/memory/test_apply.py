@@ -675,8 +675,14 @@ def modelled(lasting):
             one.close()
 
 
-def begin_anew(target, made, rows):
-    """The target as a copy of ``rows``, and a stream at its beginning."""
+def begin_anew(target, made, rows, copied_until):
+    """The target as a copy of ``rows``, which is that of the source at ``copied_until``; a stream at its beginning."""
+    target.execute(
+        "INSERT INTO orchestra_stream.stream (name, source_system, source_table, source_table_oid, slot, publication, "
+        "start_lsn, copied_until) VALUES (%s, '', '', 0, '', '', '0/0', %s) "
+        "ON CONFLICT (name) DO UPDATE SET copied_until = excluded.copied_until",
+        [made[0]._stream, lsn_text(copied_until)],
+    )
     target.execute(
         "DELETE FROM memories; DELETE FROM orchestra_stream.quarantine; "
         f"UPDATE orchestra_stream.checkpoint SET lsn = '{lsn_text(BEGINNING)}', touched_until = '0/0'"
@@ -735,7 +741,7 @@ def test_any_log_in_any_batches_with_any_crashes_ends_in_the_source(modelled, tr
     for transaction in transactions:
         model.play(transaction)
     horizon, copied = model.states[min(moment, len(model.states) - 1)]
-    begin_anew(target, made, copied)
+    begin_anew(target, made, copied, horizon)
     mover = Mover(made, model, horizon)
     for size, crash in cuts:
         mover.batch(size, crash)
