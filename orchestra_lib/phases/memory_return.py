@@ -43,7 +43,7 @@ class WritersReturn:
         if live == SOURCE:
             return yes_or_no(claim, Source.OBSERVED, live == SOURCE, note="the application writes on the source")
         obstacle = self._obstacle()
-        note = "the stream back has what was written on the target since"
+        note = "the stream back brings what was written on the target since"
         if obstacle:
             note = f"{obstacle}: what was written since would be lost, {self._how_much()}"
         return yes_or_no(claim, Source.OBSERVED, not obstacle, note=note)

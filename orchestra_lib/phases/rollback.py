@@ -104,9 +104,9 @@ class RollbackPhase:
         claim = f"resources of other phases that stand on what would go with {own.phase}"
         return (Evidence(claim, Source.MEASURED, sum(standing.values()), "resources", Bound("==", 0), note=note),)
 
-    def _journal(self, phase: str | None) -> Journal:
+    def _journal(self, phase: str) -> Journal:
         environment = self._run.settings.environment
-        return Journal(journal_path(environment.name, str(phase), local=environment.kind == "local"))
+        return Journal(journal_path(environment.name, phase, local=environment.kind == "local"))
 
     def plan(self) -> Plan:
         """What brings back the state before.
