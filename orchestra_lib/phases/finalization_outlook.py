@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 
+from psycopg import sql
+
 from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.database import connect
 from orchestra_lib.display import Table
@@ -16,12 +18,13 @@ from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.phases.index_journals import tuning_journal
 from orchestra_lib.phases.tuning import IndexTuning
-from orchestra_lib.phases.vector_tuning import VectorTuningPhase, memory_store, searched_now
+from orchestra_lib.phases.vector_tuning import VectorTuningPhase, memory_store
 from orchestra_lib.prices import list_prices
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.validation.opportunities import cost_levers
 from orchestra_lib.validation.vertex_search import DeployedIndex, ask, match_client
 from orchestra_lib.vectors.forms import Method
+from orchestra_lib.vectors.session_defaults import searched_now
 from orchestra_lib.vectors.tune import tune
 
 _HEADINGS = ("way to search", "recall@k", "p50 ms", "p95 ms", "source", "note")
@@ -65,7 +68,7 @@ class Outlook:
 
     def _present(self) -> tuple[object, ...]:
         with connect(self._address, role="target") as session:
-            form, effort = searched_now(session, self._settings.memory.search.k)
+            form, effort = searched_now(session, sql.Identifier(TARGET_TABLE), self._settings.memory.search.k)
         found = self._tuning.serving.delivery(form, effort, self._tuning.parts(), "now", "store")
         name = f"{form.label}, effort {effort}"
         return self._row(name, found.recall, found.p50_ms, found.p95_ms, "what serves now")

@@ -51,6 +51,14 @@ def rehearsal_corpus(run: Runbook) -> Corpus:
         return build(wanted.corpus.seed, wanted.corpus.queries, state_directory() / "corpus")
 
 
+def rehearsal_questions(run: Runbook) -> Corpus | None:
+    """The corpus whose held-out questions judge the rehearsal's own store; None for another, or with logged queries."""
+    memory = run.settings.memory
+    if run.settings.environment.kind != "local" or memory.target.dsn or memory.tuning.replay:
+        return None
+    return rehearsal_corpus(run)
+
+
 def find_memory(run: Runbook, work: CloudWork, corpus: Callable[[], Corpus]) -> OpenMemory:
     """The memory of an environment. Where phase 3 has moved nothing, a rehearsal makes today's store of ``corpus``.
 

@@ -44,7 +44,7 @@ def _index_of(run: Runbook, phase: str) -> Sequence[Release]:
     is_one_of_many = run.settings.rollback.phase == ALL_PHASES
     if is_one_of_many and not swap_journal(run.settings, phase).exists():
         return ()
-    return (IndexReturn(run.settings, phase),)
+    return (IndexReturn(run, phase),)
 
 
 _BESIDE: Mapping[str, Callable[[Runbook], Sequence[Release]]] = MappingProxyType(

@@ -7,12 +7,13 @@ its like needed, and is then given the least that it needs itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.database import Address, connect
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.source import SourceTable
@@ -21,20 +22,38 @@ from orchestra_lib.phases.queries import corpus_queries, judging_queries
 from orchestra_lib.phases.tuning import IndexTuning
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.settings import Settings
-from orchestra_lib.vectors.certificate import Certificate, Conditions, Subject, certify
+from orchestra_lib.vectors.certificate import (
+    Certificate,
+    Conditions,
+    Subject,
+    attempts,
+    bounded_recall,
+    certify,
+    finds_enough,
+)
 from orchestra_lib.vectors.evaluate import QuerySet
 from orchestra_lib.vectors.filtered import filtered_queries, find_filtered_effort
 from orchestra_lib.vectors.forms import EXACT, Effort, Form
 from orchestra_lib.vectors.goals import Queries, split
 from orchestra_lib.vectors.index import IndexSpec, serving_index
-from orchestra_lib.vectors.measured import one_notch_up
+from orchestra_lib.vectors.measured import measure, one_notch_up
 from orchestra_lib.vectors.recheck import require_exact
 from orchestra_lib.vectors.search import Searchable
-from orchestra_lib.vectors.session_defaults import persist
+from orchestra_lib.vectors.session_defaults import persist, searched_now
 from orchestra_lib.vectors.swap import Swapped, swap
 from orchestra_lib.vectors.truth_cache import cached_neighbours
 
 _LOAD_SESSIONS = 2
+
+
+@dataclass(frozen=True)
+class AsItIs:
+    """What serves, with the effort that a new session has, and what that finds on queries that chose nothing."""
+
+    form: Form
+    effort: Effort
+    recall: Estimate
+    finds_enough: bool
 
 
 class Serving:
@@ -112,7 +131,7 @@ class Serving:
         It is certified beside the old one with one notch more than ``effort``, one query after another; what it
         stands under load is seen once it is alone. Raises GateFailed, with everything undone, when it is not certified.
         """
-        roomy = one_notch_up(form, effort)
+        roomy, found_enough = one_notch_up(form, effort), self.as_it_is(queries).finds_enough
         alone = replace(self._tuning.goals(()), offered_per_second=None, filters=())
 
         def judged(name: str) -> Certificate:
@@ -129,6 +148,7 @@ class Serving:
             progress=progress,
             # The settings name what the application can search: see memory.tuning.storages.
             application_follows=form.storage.value in self._memory.tuning.storages,
+            found_enough=found_enough,
         )
 
     def effort(self, form: Form, queries: Parts, guess: Effort | None = None) -> Effort:
@@ -162,6 +182,27 @@ class Serving:
             effort = sufficient_effort(session, searchable, queries, self._memory.search.recall_target)
             return delivered(session, searchable, queries, effort, "before", "source")
 
+    def as_it_is(self, queries: Parts) -> AsItIs:
+        """What a search finds now, with the effort that a new session has."""
+        with connect(self._address, role="target") as session:
+            form, effort = searched_now(session, sql.Identifier(self._table), self._memory.search.k)
+            return self._judged(session, form, effort, effort, queries)
+
+    def brought_up(self, queries: Parts) -> AsItIs:
+        """What a search finds after the effort of a new session was raised, where that found too little; never lowered.
+
+        It is the least that suffices on the queries that choose, or one notch more, as for a certificate.
+        """
+        found = self.as_it_is(queries)
+        if found.finds_enough:
+            return found
+        least = self.effort(found.form, queries, found.effort)
+        begin = replace(least, value=max(least.value, found.effort.value))
+        with connect(self._address, role="target") as session:
+            raised = self._judged(session, found.form, begin, one_notch_up(found.form, begin), queries)
+        self.persisted(raised.form, raised.effort)
+        return raised
+
     def persisted(self, form: Form, effort: Effort) -> tuple[Evidence, ...]:
         """Make the effort every new session's own, and read it back from one; nothing for an exact search."""
         setting = form.effort_setting
@@ -178,6 +219,12 @@ class Serving:
                 command=f"psql -c 'SHOW {setting}'",
             ),
         )
+
+    def _judged(self, session: psycopg.Connection, form: Form, effort: Effort, notch: Effort, queries: Parts) -> AsItIs:
+        target, wanted = self.searchable(form, queries), self._memory.search.recall_target
+        tried = attempts(lambda at: measure(session, target, queries.reporting, at), effort, notch, wanted)
+        recall = bounded_recall(tried[-1].recalls)
+        return AsItIs(form, tried[-1].effort, recall, finds_enough(recall, wanted))
 
     def _filtered(self, form: Form, effort: Effort, queries: Parts) -> dict[str, Effort]:
         """The efforts of searches that are filtered by a column, found on the queries that choose."""

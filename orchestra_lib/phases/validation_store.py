@@ -28,13 +28,13 @@ from orchestra_lib.phases.memory_stream import CATCH_UP_RATE, StreamSteps
 from orchestra_lib.phases.report import certificate_evidence, delivery_evidence, load_text
 from orchestra_lib.phases.serving import Serving
 from orchestra_lib.phases.tuning import IndexTuning
-from orchestra_lib.phases.vector_tuning import searched_now
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings.model import BaselineValue
 from orchestra_lib.validation.targets import Side, Target
 from orchestra_lib.vectors.forms import EXACT
 from orchestra_lib.vectors.index import LiveIndex, serving_index
+from orchestra_lib.vectors.session_defaults import searched_now
 
 _USUAL_BUDGET_TOKENS = 2_000
 _ABOUT = TokenRatio(4.0, 4.0, 0)  # Google's rule of thumb: packing's time does not depend on the exact ratio
@@ -92,7 +92,7 @@ class StoreAgain:
             theirs = source_table(session, store.table, store.columns)
         before = self._serving.todays(self._stores.source.address, theirs, queries)
         with connect(self._address, role="target") as session:
-            form, effort = searched_now(session, memory.search.k)
+            form, effort = searched_now(session, _TABLE, memory.search.k)
         index = self.index() if form != EXACT else None
         certified = self._serving.certified(form, index.name if index else None, effort, effort, queries)
         after = self._serving.delivery(form, effort, queries, "after", "target")

@@ -17,8 +17,8 @@ from orchestra_lib.errors import GateFailed, TargetUnreachable
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory_target import primary_instance
 from orchestra_lib.move import TARGET_TABLE
-from orchestra_lib.paths import state_directory
 from orchestra_lib.phases.delivery import Delivery, Parts
+from orchestra_lib.phases.found_memory import rehearsal_questions
 from orchestra_lib.phases.index_journals import drift_notes, swap_journal, tuning_journal
 from orchestra_lib.phases.report import (
     certificate_evidence,
@@ -33,7 +33,6 @@ from orchestra_lib.phases.serving import Serving
 from orchestra_lib.phases.tuning import IndexTuning
 from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.record import write_atomically
-from orchestra_lib.rehearsal import Corpus, build
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import Settings
 from orchestra_lib.target import Instances
@@ -44,7 +43,7 @@ from orchestra_lib.vectors.goals import FEWEST_QUERIES
 from orchestra_lib.vectors.index import LiveIndex, serving_index, vector_indexes
 from orchestra_lib.vectors.measured import one_notch_up
 from orchestra_lib.vectors.search import Searchable
-from orchestra_lib.vectors.session_defaults import LOADS_THE_LIBRARY
+from orchestra_lib.vectors.session_defaults import searched_now, session_setting
 from orchestra_lib.vectors.swap import Swapped, recover
 from orchestra_lib.vectors.swap_journal import SwapJournal
 
@@ -66,7 +65,7 @@ class VectorTuningPhase:
                 found = recover(self._address, journal_path=swap_journal(run.settings, phase))
                 if found is not None:
                     run.note(f"an earlier run was cut off: its swap of the index is {found.outcome}")
-        self._corpus = self._questions()
+        self._corpus = rehearsal_questions(run)
         self._serving = Serving(run.settings, self._address, TARGET_TABLE, self._tuning, self._corpus)
         self._queries: Parts | None = None
         self._certificate: Certificate | None = None
@@ -100,7 +99,7 @@ class VectorTuningPhase:
                 )
                 for index in present
             ] or [Evidence("vector index", Source.OBSERVED, "none", note="every search reads every row")]
-            form, effort = searched_now(session, self._settings.memory.search.k)
+            form, effort = searched_now(session, _TABLE, self._settings.memory.search.k)
             readings += search_plan(session, self._searched(form), effort)
         self._run.add(*readings)
         return evidence_table(readings, "What serves now")
@@ -182,7 +181,7 @@ class VectorTuningPhase:
             self._queries = queries = self._serving.parts()
             with connect(self._address, role="target") as session:
                 present = vector_indexes(session, _TABLE)
-                before_form, before_effort = searched_now(session, self._settings.memory.search.k)
+                before_form, before_effort = searched_now(session, _TABLE, self._settings.memory.search.k)
             before = self._serving.delivery(before_form, before_effort, queries, "before", "store")
             guess = self._effort_seen(form)
             if form != EXACT and not self._is_there(form, present):
@@ -254,20 +253,13 @@ class VectorTuningPhase:
                     yes_or_no("the search reads the index", Source.OBSERVED,
                               certified.index in {index.name for index in present}, note=f"plan: {certified.index}"),
                     Evidence(f"{form.effort_setting} of a new session, read back", Source.OBSERVED,
-                             _setting(session, form.effort_setting or ""), "", Bound("==", certified.effort.value)),
+                             session_setting(session, form.effort_setting or ""), "",
+                             Bound("==", certified.effort.value)),
                 ]  # fmt: skip
         self._run.add(*rows)
         return evidence_table(rows, "Read back")
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _questions(self) -> Corpus | None:
-        """The rehearsal's held-out questions, where its own store is tuned and no queries were logged."""
-        memory = self._settings.memory
-        if self._settings.environment.kind != "local" or memory.target.dsn or memory.tuning.replay:
-            return None
-        with self._run.step("questions"):
-            return build(memory.corpus.seed, memory.corpus.queries, state_directory() / "corpus")
 
     def _wanted(self) -> Form:
         lists, chosen = self._settings.memory.tuning.lists, self._tuning.found.chosen
@@ -306,7 +298,7 @@ class VectorTuningPhase:
             index = serving_index(session, _TABLE)
             if index is None:
                 return None
-            form, effort = searched_now(session, self._settings.memory.search.k)
+            form, effort = searched_now(session, _TABLE, self._settings.memory.search.k)
             notes = drift_notes(self._settings)
             kept = json.loads(notes.read_text()) if notes.exists() else {}
             report = watch(
@@ -361,25 +353,9 @@ def _count(session: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _setting(session: psycopg.Connection, name: str) -> int | None:
-    session.execute(LOADS_THE_LIBRARY)
-    row = session.execute("SELECT current_setting(%s, true)", [name]).fetchone()
-    return int(row[0]) if row and row[0] else None
-
-
 def _effort(session: psycopg.Connection, form: Form) -> str:
     setting = form.effort_setting
-    return f"{setting} = {_setting(session, setting)}" if setting else "no effort"
-
-
-def searched_now(session: psycopg.Connection, k: int) -> tuple[Form, Effort]:
-    """What a search does today: the index that serves, with the effort that a new session has."""
-    index = serving_index(session, _TABLE)
-    if index is None:
-        return EXACT, Effort(1)
-    usual = index.form.usual_effort(k)
-    now = _setting(session, index.form.effort_setting or "")
-    return index.form, Effort(now or usual.value, usual.rerank)
+    return f"{setting} = {session_setting(session, setting)}" if setting else "no effort"
 
 
 def _swap_evidence(swapped: Swapped) -> tuple[Evidence, ...]:

@@ -65,7 +65,7 @@ class Mix:
 
     def finds_enough(self, recall_target: float) -> bool:
         """Whether the lower bound of the recall clears the target; finding everything counts, however few they are."""
-        return self.recall.low >= recall_target or self.recall.value == 1
+        return finds_enough(self.recall, recall_target)
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,11 @@ class Conditions:
     workers: int
     restart: Callable[[], object] | None
     seed: int = 0
+
+
+def finds_enough(recall: Estimate, recall_target: float) -> bool:
+    """Whether the lower bound of a recall clears the target; finding everything counts, however few they are."""
+    return recall.low >= recall_target or recall.value == 1
 
 
 def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Conditions) -> Certificate:

@@ -14,6 +14,8 @@ from psycopg import sql
 
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import DataError
+from orchestra_lib.vectors.forms import EXACT, Effort, Form
+from orchestra_lib.vectors.index import serving_index
 
 LOADS_THE_LIBRARY = "SELECT '[1]'::vector <=> '[1]'::vector"
 """The extension's settings are known to a session only once its library is loaded."""
@@ -72,6 +74,23 @@ def hiding(connection: psycopg.Connection, names: Iterable[str]) -> list[str]:
         f"role {name} has its own {entry} (ALTER ROLE {name}{where[everywhere]} RESET {entry.split('=', 1)[0]})"
         for name, everywhere, entry in rows
     ]
+
+
+def session_setting(session: psycopg.Connection, name: str) -> int | None:
+    """A number that this session has as a setting of the extension; None where there is no such setting."""
+    session.execute(LOADS_THE_LIBRARY)
+    row = session.execute("SELECT current_setting(%s, true)", [name]).fetchone()
+    return int(row[0]) if row and row[0] else None
+
+
+def searched_now(session: psycopg.Connection, table: sql.Composable, k: int) -> tuple[Form, Effort]:
+    """What a search for k rows of the table does today: the index that serves, with the effort of a new session."""
+    index = serving_index(session, table)
+    if index is None:
+        return EXACT, Effort(1)
+    usual = index.form.usual_effort(k)
+    now = session_setting(session, index.form.effort_setting or "")
+    return index.form, Effort(now or usual.value, usual.rerank)
 
 
 def older_sessions(connection: psycopg.Connection, moment: object) -> int:

@@ -115,16 +115,19 @@ def swap(
     progress: Callable[[str], None] = lambda _: None,
     role: str | None = None,
     application_follows: bool = False,
+    found_enough: bool = False,
 ) -> Swapped:
     """Put the index that ``spec`` wants in the place of those that the column has, and persist its effort.
 
     ``role`` persists it for that role in the database rather than for the whole database. ``application_follows`` says
     that the application will search with the form's own statement, which it must where the index stores something else
-    than the old one. Raises GateFailed, with everything undone, when memory does not suffice or the certificate does
-    not hold; LockHeld when another process swaps; RecordError when an earlier swap has not ended: ``recover`` it.
+    than the old one; ``found_enough``, that what goes was measured and finds enough. Raises GateFailed, with everything
+    undone, when memory does not suffice or the certificate does not hold; LockHeld when another process swaps;
+    RecordError when an earlier swap has not ended: ``recover`` it.
     """
     with _work(address, spec.table, journal_path, available_mib, progress) as work:
         orders = _orders(work.session, spec, effort, role, application_follows=application_follows)
+        orders = replace(orders, found_enough=found_enough)
         check_memory(planned_memory(work.session, spec), spec, available_mib)
         return _carry_out(replace(work, maintenance_work_mem_mib=spec.maintenance_work_mem_mib), orders, certify)
 
@@ -154,6 +157,7 @@ def roll_back(
         guard={name: _larger(orders.after[name], orders.before[name]) for name in orders.guard},
         after=orders.before,
         rolls_back=last.id,
+        found_enough=False,
     )
     with _work(address, orders.table, journal_path, available_mib, progress) as work:
         return _carry_out(work, reverse, None)

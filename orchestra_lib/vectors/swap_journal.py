@@ -53,7 +53,7 @@ class Orders:
 
     ``making`` and ``dropping`` are indexes with the statements that make them again; ``before``, ``guard`` and
     ``after`` are defaults of the database or, with ``role``, of that role in it. ``rolls_back`` is the id of the swap
-    that this one takes back.
+    that this one takes back. ``found_enough``: what goes was measured before, and found what a search has to find.
     """
 
     table: str
@@ -65,6 +65,7 @@ class Orders:
     after: Defaults
     role: str | None
     rolls_back: str | None = None
+    found_enough: bool = False
 
     def as_document(self) -> dict[str, Any]:
         """The orders as a JSON object."""
@@ -117,6 +118,13 @@ class SwapJournal:
         taken_back = {swap.orders.rolls_back for swap in done}
         standing = [swap for swap in done if swap.orders.rolls_back is None and swap.id not in taken_back]
         return standing[-1] if standing else None
+
+    def last_came_back(self) -> tuple[RecordedSwap, Orders] | None:
+        """The last swap of all if it took another one back, with the orders of that one."""
+        last = self.swaps[-1] if self._swaps else None
+        if last is None or last.outcome is not Outcome.DONE or last.orders.rolls_back is None:
+            return None
+        return last, self._swaps[last.orders.rolls_back].orders
 
     def begin(self, orders: Orders) -> RecordedSwap:
         """Write that a swap begins. Raises RecordError when another has not ended."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import memory_stores
 import psycopg
 import pytest
+from psycopg import sql
 from stores import Pair, fill
 
 from orchestra_lib import record, runbook, settings
@@ -19,11 +21,14 @@ from orchestra_lib.phases.index_return import IndexReturn
 from orchestra_lib.phases.vector_tuning import VectorTuningPhase, memory_store
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
+from orchestra_lib.vectors.index import LiveIndex, vector_indexes
 from orchestra_lib.vectors.session_defaults import persist
+from orchestra_lib.vectors.swap_journal import Orders, Outcome, SwapJournal
 
 pytestmark = pytest.mark.slow
 
 OLD = "memories_embedding_ivfflat_4"
+EVERY_LIST = 4
 RECALL = "recall@10 on the target, lower end of its interval"
 QUICK = {"methods": "ivfflat", "storages": "vector", "queries": 200, "budget_seconds": 15}
 
@@ -40,7 +45,7 @@ def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(variable, raising=False)
     fill(pair.target, 1_000, clusters=25)
     on(pair.target, f"CREATE INDEX {OLD} ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 4)")
-    persist(pair.target, {"ivfflat.probes": "3"})
+    persist(pair.target, {"ivfflat.probes": str(EVERY_LIST)})
 
     def phase(**parameters: object) -> VectorTuningPhase:
         return VectorTuningPhase(Runbook.open("08_vector_tuning", environment="local", **{**QUICK, **parameters}))
@@ -63,6 +68,11 @@ def indexes(conninfo: str) -> list[str]:
     with psycopg.connect(conninfo) as connection:
         rows = connection.execute("SELECT indexname FROM pg_indexes WHERE indexdef ~ 'embedding' ORDER BY 1").fetchall()
     return [row[0] for row in rows]
+
+
+def vector_indexes_of(pair: Pair) -> tuple[LiveIndex, ...]:
+    with psycopg.connect(pair.target) as connection:
+        return vector_indexes(connection, sql.Identifier("memories"))
 
 
 def probes(conninfo: str) -> int:
@@ -118,14 +128,46 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     watched = found["index as it is now: recall of the last searches watched"].value
     assert watched == pytest.approx(certified.recall.value, abs=0.05), "the new index is watched"
 
-    back = IndexReturn(phase._settings, "08")
+    with_new_effort = probes(pair.target)
+    back = IndexReturn(phase._run, "08")
     assert [(change.verb, change.name) for change in back.changes() if change.kind == "index"] == [
         (Verb.CREATE, OLD),
         (Verb.DELETE, new),
     ]
     assert (back.apply(), back.apply()) == (1, 0)
-    assert (indexes(pair.target), probes(pair.target)) == ([OLD], 3)
+    assert indexes(pair.target) == [OLD]
+    assert probes(pair.target) == EVERY_LIST != with_new_effort, "the index found enough with it, and does"
+    assert back.evidence().note.startswith("ivfflat.probes 4, before 4: recall 1 ")
     assert (back.journalled, back.evidence().verdict) == (2, Verdict.PASS)
+
+
+@pytest.mark.parametrize("found_enough", [True, False])
+def test_an_index_that_comes_back_is_given_the_effort_to_find_what_it_found_before(
+    pair: Pair, opened: Opened, found_enough: bool
+) -> None:
+    # Its like is said to have found enough with one list of a hundred, which this one does not.
+    on(
+        pair.target,
+        f"DROP INDEX {OLD}",
+        f"CREATE INDEX {OLD} ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)",
+    )
+    persist(pair.target, {"ivfflat.probes": "1"})
+    phase = opened()
+    serving, journal = phase.serving, SwapJournal(phase._swaps)
+    queries = serving.parts()
+    assert not serving.as_it_is(queries).finds_enough
+    (present,) = vector_indexes_of(pair)
+    gone = Orders("memories", "embedding", (), (present,), {"ivfflat.probes": "1"}, {}, {}, None, None, found_enough)
+    first = journal.begin(gone)
+    journal.ended(first, Outcome.DONE)
+    again = journal.begin(replace(gone, making=(present,), dropping=(), rolls_back=first.id, found_enough=False))
+    journal.ended(again, Outcome.DONE)
+
+    back = IndexReturn(phase._run, "08")
+    assert back.apply() == 0
+    assert (probes(pair.target) > 1) == serving.as_it_is(queries).finds_enough == found_enough
+    told = "ivfflat.probes {}, before 1: recall" if found_enough else "found too little before"
+    assert told.format(probes(pair.target)) in back.evidence().note
 
 
 def test_lists_that_are_asked_for_are_built_and_when_they_are_there_nothing_is_planned(
@@ -149,7 +191,7 @@ def test_an_index_that_is_not_certified_is_dropped_and_the_present_one_goes_on(p
     phase._tuning.tune(phase._address, phase._serving.queries(), (40,))
     with pytest.raises(GateFailed, match=r"not certified, so it was dropped and the old index goes on serving: .*p95"):
         phase.swap()
-    assert (indexes(pair.target), probes(pair.target)) == ([OLD], 3)
+    assert (indexes(pair.target), probes(pair.target)) == ([OLD], EVERY_LIST)
 
 
 def test_logged_queries_are_what_the_index_is_judged_by(opened: Opened, tmp_path: Path) -> None:
