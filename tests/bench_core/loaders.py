@@ -53,6 +53,8 @@ class Misbehaving:
 
 
 if __name__ == "__main__":
+    # A shell's background jobs inherit an interrupt that is ignored, and Python then leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Runs that last until somebody ends them, one after the other; the arguments are the seconds that requests take.
     for seconds in sys.argv[1:]:
         print("started", flush=True)
