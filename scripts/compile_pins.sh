@@ -18,6 +18,8 @@ compile() {
     uv pip compile --quiet --universal --python-version 3.11 --annotation-style line \
         --custom-compile-command scripts/compile_pins.sh \
         --no-emit-index-url --no-emit-find-links "${left_out[@]}" "$@"
+    # What was left out stands above, with its reason; some versions of uv list it once more at the end.
+    sed -i -e '/^# The following packages were excluded/,$d' -e '/^$/d' "$scratch"/*.txt
 }
 
 # uv takes the versions that it finds in its output file as the ones to keep; "-e ." is ours.
