@@ -201,7 +201,7 @@ def value_text(value: object, unit: str = "") -> str:
     elif isinstance(value, int):
         told = f"{value:,}"
     elif isinstance(value, float):
-        told = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:,.4g}"
+        told = f"{value:,.0f}" if abs(value) >= 10_000 and math.isfinite(value) else f"{value:,.4g}".replace("inf", "∞")
     else:
         told = str(value)
     return f"{told} {unit}".rstrip()

@@ -197,7 +197,7 @@ def test_a_row_reads_as_one_line() -> None:
         (0.9665, "", "0.9665"),
         (25_165_824.0, "bytes", "25,165,824 bytes"),
         (2.94449, "ms", "2.944 ms"),
-        (math.inf, "ms", "inf ms"),
+        (math.inf, "ms", "∞ ms"),
         (None, "ms", "– ms"),
         (True, "", "yes"),
         ("1,000 lists, 80 probes", "", "1,000 lists, 80 probes"),

@@ -84,16 +84,12 @@ class TrafficReturn:
             redirect(self._service, to)
         return len(changes)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Who serves now."""
         to, serving = self._to(), self._serving()
         note = serving or "the service was made in that run, and is gone with it"
-        return yes_or_no(
-            "all traffic goes to the revision of before the run",
-            Source.OBSERVED,
-            to is None or serving in (None, to),
-            note=note,
-        )
+        claim, held = "all traffic goes to the revision of before the run", to is None or serving in (None, to)
+        return (yes_or_no(claim, Source.OBSERVED, held, note=note),)
 
     def _since(self) -> tuple[RecordedRollout, ...]:
         done = [
@@ -169,13 +165,12 @@ class MemoryWithdrawal:
             path.rename(path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"))
         return len(prepared) + copied
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Nothing may be left."""
         left = self.changes()
         note = ", ".join(one.name for one in left)
-        return Evidence(
-            "memories that are still prepared for the API", Source.OBSERVED, len(left), "", Bound("==", 0), note=note
-        )
+        claim = "memories that are still prepared for the API"
+        return (Evidence(claim, Source.OBSERVED, len(left), "", Bound("==", 0), note=note),)
 
     def _prepared(self) -> list[tuple[str, Address]]:
         """Name and address of the stores in which there is something of the API's."""

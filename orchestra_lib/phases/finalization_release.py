@@ -48,6 +48,6 @@ class FinalizationReturn:
         """Bring the writers back; returns 1, or 0 where they are at home. Raises GateFailed where they cannot be."""
         return self._writers.apply()
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Where the application writes now."""
         return self._writers.evidence()

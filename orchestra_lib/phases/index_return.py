@@ -60,16 +60,11 @@ class IndexReturn:
         self._finding = self._finds_as_before()
         return count
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """No swap may stand."""
-        return Evidence(
-            "swaps of the index that stand",
-            Source.OBSERVED,
-            len(self._standing()),
-            "",
-            Bound("==", 0),
-            note=self._finding,
-        )
+        claim = "swaps of the index that stand"
+        standing = len(self._standing())
+        return (Evidence(claim, Source.OBSERVED, standing, "", Bound("==", 0), note=self._finding),)
 
     def _finds_as_before(self) -> str:
         """Raise the effort of the index that came back where it needs that; what it finds, in words.

@@ -91,16 +91,15 @@ class SourceRelease:
                 self._clear_rehearsal(session, [name for kind, name in found if kind == "role on the source"])
         return len(found)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Nothing of the stream may be left; what cannot be looked at is not claimed."""
         if self._source is None:
             note = "memory.source.dsn is open: drop the slot there by hand, or it keeps the log for ever"
-            return Evidence("things of the stream left on the source", Source.MISSING, None, "", note=note)
+            return (Evidence("things of the stream left on the source", Source.MISSING, None, "", note=note),)
         left = self._there()
         note = ", ".join(f"{kind} {name}" for kind, name in left)
-        return Evidence(
-            "things of the stream left on the source", Source.OBSERVED, len(left), "", Bound("==", 0), note=note
-        )
+        claim = "things of the stream left on the source"
+        return (Evidence(claim, Source.OBSERVED, len(left), "", Bound("==", 0), note=note),)
 
     def _there(self) -> list[tuple[str, str]]:
         if self._source is None:

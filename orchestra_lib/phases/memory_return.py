@@ -68,9 +68,9 @@ class WritersReturn:
         self._steps.bring_back("Return: from the target to the source")
         return 1
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """Where the application writes now."""
-        return yes_or_no("the application writes on the source", Source.OBSERVED, self._live == SOURCE)
+        return (yes_or_no("the application writes on the source", Source.OBSERVED, self._live == SOURCE),)
 
     @property
     def _live(self) -> str:

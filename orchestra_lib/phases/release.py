@@ -31,6 +31,6 @@ class Release(Protocol):
         """Take it back; returns how many changes that were. Raises GateFailed when it may not be."""
         ...
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> tuple[Evidence, ...]:
         """What is left of it, read back."""
         ...

@@ -84,7 +84,7 @@ class Undoing:
         left = self._read()
         note = "; ".join(step.key for step in left.steps[:3])
         again = Evidence(claim, source, len(left.steps), "changes", Bound("==", 0), note=note)
-        return (*(release.evidence() for release in self._releases), again)
+        return (*(row for release in self._releases for row in release.evidence()), again)
 
     def _planned_again(self, shown: CloudPlan) -> CloudPlan:
         again = self._read()

@@ -137,8 +137,8 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     assert (back.apply(), back.apply()) == (1, 0)
     assert indexes(pair.target) == [OLD]
     assert probes(pair.target) == EVERY_LIST != with_new_effort, "the index found enough with it, and does"
-    assert back.evidence().note.startswith("ivfflat.probes 4, before 4: recall 1 ")
-    assert (back.journalled, back.evidence().verdict) == (2, Verdict.PASS)
+    assert back.evidence()[0].note.startswith("ivfflat.probes 4, before 4: recall 1 ")
+    assert (back.journalled, back.evidence()[0].verdict) == (2, Verdict.PASS)
 
 
 @pytest.mark.parametrize("found_enough", [True, False])
@@ -167,7 +167,7 @@ def test_an_index_that_comes_back_is_given_the_effort_to_find_what_it_found_befo
     assert back.apply() == 0
     assert (probes(pair.target) > 1) == serving.as_it_is(queries).finds_enough == found_enough
     told = "ivfflat.probes {}, before 1: recall" if found_enough else "found too little before"
-    assert told.format(probes(pair.target)) in back.evidence().note
+    assert told.format(probes(pair.target)) in back.evidence()[0].note
 
 
 def test_lists_that_are_asked_for_are_built_and_when_they_are_there_nothing_is_planned(
