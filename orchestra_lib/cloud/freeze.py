@@ -54,8 +54,10 @@ def publish(
     """
     wanted, found = label_of(windows, now), _labels(client, place).get(LABEL)
     if wanted != found:
-        _write_label(client, place, wanted)
+        # The entry first: by the label the next run sees whether something is left to tell. Cut off in between it is
+        # told twice, and never not at all.
         _write_entry(client, place, wanted, found, told)
+        _write_label(client, place, wanted)
     live = _labels(client, place).get(LABEL)
     changed = "as it was" if wanted == found else f"it was {found or 'not there'}; the organisation's log says so"
     return (

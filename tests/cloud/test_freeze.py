@@ -67,6 +67,16 @@ def test_a_freeze_comes_and_goes_and_leaves_the_other_labels_alone(client: Clien
     assert {entry["operator"] for entry in entries(client, place)} == {"ada"}
 
 
+def test_a_freeze_that_the_log_did_not_take_is_told_by_the_next_run(plane: Plane, client: Client, place: Place) -> None:
+    plane.inject(faults=[{"method": "logging.entries.write", "answer": 503}])
+    with pytest.raises(CloudRefused):
+        publish(client, place, [freeze()], SATURDAY, TOLD)
+    plane.inject()
+    assert LABEL not in labels(client, place), "it says what the log does not know"
+    publish(client, place, [freeze()], SATURDAY, TOLD)
+    assert [entry["run"] for entry in entries(client, place)] == ["run-1"]
+
+
 def test_of_two_open_freezes_the_label_tells_the_one_that_lasts_longer() -> None:
     longer = freeze(
         "release-freeze", days=None, begins="00:00", ends="24:00", first_day="2027-01-10", last_day="2027-01-20"
