@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_rollback)
 
-    command = commands.add_parser("status", help="the last run of each phase, its resources, and what runs locally")
+    command = commands.add_parser(
+        "status", help="an environment's last run of each phase, its resources, and what runs here"
+    )
     command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
     command.add_argument("--drift", action="store_true", help="read the live state and say what differs from it")
     command.add_argument("--json", action="store_true")
@@ -141,7 +143,7 @@ def _status(options: argparse.Namespace) -> int:
     from orchestra_lib.cloud.standing import standings  # Google's clients take a second to import
     from orchestra_lib.validation.sealed import latest_runs
 
-    last = {entry.runbook: entry for entry in audit.entries()}
+    last = {entry.runbook: entry for entry in audit.entries() if entry.environment == options.environment}
     local = local_program.state()
     resources = standings(options.environment, read_live=options.drift)
     counted = latest_runs(options.environment, rehearsal=settings.load(options.environment).environment.kind == "local")
