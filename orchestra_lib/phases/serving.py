@@ -15,6 +15,7 @@ from psycopg import sql
 
 from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.database import Address, connect
+from orchestra_lib.errors import DataError, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.source import SourceTable
 from orchestra_lib.phases.delivery import Delivery, Parts, delivered, sufficient_effort
@@ -41,16 +42,16 @@ from orchestra_lib.vectors.recheck import require_exact
 from orchestra_lib.vectors.search import Searchable
 from orchestra_lib.vectors.session_defaults import persist, searched_now
 from orchestra_lib.vectors.swap import Swapped, swap
+from orchestra_lib.vectors.swap_journal import Promise
 from orchestra_lib.vectors.truth_cache import cached_neighbours
 
 _LOAD_SESSIONS = 2
 
 
 @dataclass(frozen=True)
-class AsItIs:
-    """What serves, with the effort that a new session has, and what that finds on queries that chose nothing."""
+class Found:
+    """What an index finds with an effort, on queries that chose nothing."""
 
-    form: Form
     effort: Effort
     recall: Estimate
     finds_enough: bool
@@ -131,7 +132,7 @@ class Serving:
         It is certified beside the old one with one notch more than ``effort``, one query after another; what it
         stands under load is seen once it is alone. Raises GateFailed, with everything undone, when it is not certified.
         """
-        roomy, found_enough = one_notch_up(form, effort), self.as_it_is(queries).finds_enough
+        roomy = one_notch_up(form, effort)
         alone = replace(self._tuning.goals(()), offered_per_second=None, filters=())
 
         def judged(name: str) -> Certificate:
@@ -148,7 +149,7 @@ class Serving:
             progress=progress,
             # The settings name what the application can search: see memory.tuning.storages.
             application_follows=form.storage.value in self._memory.tuning.storages,
-            found_enough=found_enough,
+            promise=self._promise(queries, progress),
         )
 
     def effort(self, form: Form, queries: Parts, guess: Effort | None = None) -> Effort:
@@ -182,26 +183,19 @@ class Serving:
             effort = sufficient_effort(session, searchable, queries, self._memory.search.recall_target)
             return delivered(session, searchable, queries, effort, "before", "source")
 
-    def as_it_is(self, queries: Parts) -> AsItIs:
-        """What a search finds now, with the effort that a new session has."""
-        with connect(self._address, role="target") as session:
-            form, effort = searched_now(session, sql.Identifier(self._table), self._memory.search.k)
-            return self._judged(session, form, effort, effort, queries)
+    def settled(self, index: str, form: Form, effort: Effort, queries: Parts) -> Found:
+        """What an index finds, beside others, with this effort or with the more that it needs to find enough.
 
-    def brought_up(self, queries: Parts) -> AsItIs:
-        """What a search finds after the effort of a new session was raised, where that found too little; never lowered.
-
-        It is the least that suffices on the queries that choose, or one notch more, as for a certificate.
+        More is the least that suffices on the queries that choose, or one notch above that, as for a certificate.
         """
-        found = self.as_it_is(queries)
-        if found.finds_enough:
-            return found
-        least = self.effort(found.form, queries, found.effort)
-        begin = replace(least, value=max(least.value, found.effort.value))
+        target = self.searchable(form, queries, only=index)
         with connect(self._address, role="target") as session:
-            raised = self._judged(session, found.form, begin, one_notch_up(found.form, begin), queries)
-        self.persisted(raised.form, raised.effort)
-        return raised
+            found = self._found(session, target, effort, effort, queries)
+            if found.finds_enough:
+                return found
+            least = sufficient_effort(session, target, queries, self._memory.search.recall_target, effort)
+            begin = replace(least, value=max(least.value, effort.value))
+            return self._found(session, target, begin, one_notch_up(form, begin), queries)
 
     def persisted(self, form: Form, effort: Effort) -> tuple[Evidence, ...]:
         """Make the effort every new session's own, and read it back from one; nothing for an exact search."""
@@ -220,11 +214,26 @@ class Serving:
             ),
         )
 
-    def _judged(self, session: psycopg.Connection, form: Form, effort: Effort, notch: Effort, queries: Parts) -> AsItIs:
-        target, wanted = self.searchable(form, queries), self._memory.search.recall_target
+    def _found(
+        self, session: psycopg.Connection, target: Searchable, effort: Effort, notch: Effort, queries: Parts
+    ) -> Found:
+        wanted = self._memory.search.recall_target
         tried = attempts(lambda at: measure(session, target, queries.reporting, at), effort, notch, wanted)
         recall = bounded_recall(tried[-1].recalls)
-        return AsItIs(form, tried[-1].effort, recall, finds_enough(recall, wanted))
+        return Found(tried[-1].effort, recall, finds_enough(recall, wanted))
+
+    def _promise(self, queries: Parts, progress: Callable[[str], None]) -> Promise | None:
+        """What a rollback has to bring back of that which serves now. What cannot be searched promises nothing."""
+        wanted = self._memory
+        with connect(self._address, role="target") as session:
+            form, effort = searched_now(session, sql.Identifier(self._table), wanted.search.k)
+            try:
+                found = self._found(session, self.searchable(form, queries), effort, effort, queries)
+            except (DataError, ParameterError) as error:
+                progress(f"what serves now cannot be measured, so a rollback would bring it back as it is: {error}")
+                return None
+        replay = wanted.tuning.replay
+        return Promise(wanted.search.recall_target, self.queries().origin, replay) if found.finds_enough else None
 
     def _filtered(self, form: Form, effort: Effort, queries: Parts) -> dict[str, Effort]:
         """The efforts of searches that are filtered by a column, found on the queries that choose."""

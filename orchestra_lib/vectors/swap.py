@@ -42,7 +42,7 @@ from orchestra_lib.vectors.session_defaults import (
     older_sessions,
     persist,
 )
-from orchestra_lib.vectors.swap_journal import Orders, Outcome, RecordedSwap, Step, SwapJournal
+from orchestra_lib.vectors.swap_journal import Orders, Outcome, Promise, RecordedSwap, Settled, Step, SwapJournal
 
 _APPLICATION = "orchestra swap"
 _SECONDS_FOR_A_BUILD_TO_END = 60.0
@@ -63,6 +63,10 @@ class Verdict(Protocol):
 
 Certify = Callable[[str], Verdict]
 """Certifies the index of that name, beside others: ``Searchable(..., only=name)`` has it answer."""
+
+
+Settle = Callable[[LiveIndex], Settled]
+"""Measures an index that came back, beside others, and says which effort it needs."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +119,19 @@ def swap(
     progress: Callable[[str], None] = lambda _: None,
     role: str | None = None,
     application_follows: bool = False,
-    found_enough: bool = False,
+    promise: Promise | None = None,
 ) -> Swapped:
     """Put the index that ``spec`` wants in the place of those that the column has, and persist its effort.
 
     ``role`` persists it for that role in the database rather than for the whole database. ``application_follows`` says
     that the application will search with the form's own statement, which it must where the index stores something else
-    than the old one; ``found_enough``, that what goes was measured and finds enough. Raises GateFailed, with everything
+    than the old one. ``promise`` is what was measured of that which goes. Raises GateFailed, with everything
     undone, when memory does not suffice or the certificate does not hold; LockHeld when another process swaps;
     RecordError when an earlier swap has not ended: ``recover`` it.
     """
     with _work(address, spec.table, journal_path, available_mib, progress) as work:
         orders = _orders(work.session, spec, effort, role, application_follows=application_follows)
-        orders = replace(orders, found_enough=found_enough)
+        orders = replace(orders, promise=promise)
         check_memory(planned_memory(work.session, spec), spec, available_mib)
         return _carry_out(replace(work, maintenance_work_mem_mib=spec.maintenance_work_mem_mib), orders, certify)
 
@@ -138,10 +142,13 @@ def roll_back(
     journal_path: Path,
     available_mib: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    settle: Settle | None = None,
 ) -> Swapped:
     """Bring back what the last swap replaced: the previous indexes, built again beside the present one, and settings.
 
-    Raises GateFailed when no swap is there to roll back, and as ``swap`` does.
+    ``settle`` is asked for each of them before anything goes: built again it is another one, which may need more effort
+    than before. What it says is persisted in place of the previous effort. Raises GateFailed when no swap is there to
+    roll back, and as ``swap`` does.
     """
     last = SwapJournal(journal_path).last_done()
     if last is None:
@@ -157,10 +164,10 @@ def roll_back(
         guard={name: _larger(orders.after[name], orders.before[name]) for name in orders.guard},
         after=orders.before,
         rolls_back=last.id,
-        found_enough=False,
+        promise=None,
     )
     with _work(address, orders.table, journal_path, available_mib, progress) as work:
-        return _carry_out(work, reverse, None)
+        return _carry_out(work, reverse, None, settle)
 
 
 def recover(
@@ -186,12 +193,12 @@ def recover(
         return Recovered(Outcome.UNDONE, recorded.orders)
 
 
-def _carry_out(work: _Work, orders: Orders, certify: Certify | None) -> Swapped:
+def _carry_out(work: _Work, orders: Orders, certify: Certify | None, settle: Settle | None = None) -> Swapped:
     recorded = work.journal.begin(orders)
     try:
         moment = _guard(work, recorded)
         made, prewarmed = _build(work, recorded)
-        certificate = _certify(work, recorded, certify)
+        certificate = _certify(work, recorded, certify, settle)
     except BaseException:
         # Should undoing fail as well, the journal says that it is open, and the next run takes it up.
         _end_builds(work.session, recorded.id)
@@ -239,7 +246,7 @@ def _build(work: _Work, recorded: RecordedSwap) -> tuple[tuple[BuiltIndex, ...],
     return made, prewarmed
 
 
-def _certify(work: _Work, recorded: RecordedSwap, certify: Certify | None) -> Verdict | None:
+def _certify(work: _Work, recorded: RecordedSwap, certify: Certify | None, settle: Settle | None) -> Verdict | None:
     work.journal.begun(recorded, Step.CERTIFY)
     verdict = None
     for index in recorded.orders.making if certify else ():
@@ -251,7 +258,7 @@ def _certify(work: _Work, recorded: RecordedSwap, certify: Certify | None) -> Ve
                 + "; ".join(verdict.reasons),
                 verdict.reasons,
             )
-    work.journal.done(recorded, Step.CERTIFY)
+    work.journal.done(recorded, Step.CERTIFY, [settle(index) for index in recorded.orders.making] if settle else ())
     return verdict
 
 
@@ -262,7 +269,8 @@ def _finish(work: _Work, recorded: RecordedSwap) -> tuple[dict[str, str], Baseli
     _drop(work.session, orders.dropping)
     work.journal.done(recorded, Step.DROP)
     work.journal.begun(recorded, Step.PERSIST)
-    settings = persist(work.address, orders.after, orders.role)
+    settled = {one.setting: one.value for one in recorded.settled if one.setting and one.value}
+    settings = persist(work.address, {**orders.after, **settled}, orders.role)
     work.journal.done(recorded, Step.PERSIST)
     baseline = take_baseline(work.session, orders.table, orders.making[0] if orders.making else None)
     work.journal.ended(recorded, Outcome.DONE, asdict(baseline))

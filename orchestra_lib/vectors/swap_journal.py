@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -48,12 +48,40 @@ class _Event(StrEnum):
 
 
 @dataclass(frozen=True)
+class Promise:
+    """What an index found that goes: enough for ``recall_target``, on queries of this origin.
+
+    ``replay`` is the file of logged queries. Whoever brings the index back has to bring that back as well.
+    """
+
+    recall_target: float
+    origin: str
+    replay: str | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What an index that was built again finds, and the effort that it is given for it.
+
+    ``setting`` and ``value`` are what a new session has from now on; None: as it was. ``enough`` is None where nobody
+    could measure it; ``told`` says it in words.
+    """
+
+    index: str
+    setting: str | None
+    value: str | None
+    enough: bool | None
+    told: str
+
+
+@dataclass(frozen=True)
 class Orders:
     """What a swap does: everything that completing it, undoing it or rolling it back has to know.
 
     ``making`` and ``dropping`` are indexes with the statements that make them again; ``before``, ``guard`` and
     ``after`` are defaults of the database or, with ``role``, of that role in it. ``rolls_back`` is the id of the swap
-    that this one takes back. ``found_enough``: what goes was measured before, and found what a search has to find.
+    that this one takes back. ``promise`` is what was measured of that which goes; None: it found too little, or nobody
+    could tell.
     """
 
     table: str
@@ -65,7 +93,7 @@ class Orders:
     after: Defaults
     role: str | None
     rolls_back: str | None = None
-    found_enough: bool = False
+    promise: Promise | None = None
 
     def as_document(self) -> dict[str, Any]:
         """The orders as a JSON object."""
@@ -75,18 +103,23 @@ class Orders:
     def from_document(cls, document: Mapping[str, Any]) -> Orders:
         """The orders that ``as_document`` made this of."""
         indexes = {name: tuple(_index(index) for index in document[name]) for name in ("making", "dropping")}
-        return cls(**{**document, **indexes})
+        kept = document.get("promise")
+        return cls(**{**document, **indexes, "promise": Promise(**kept) if kept else None})
 
 
 @dataclass
 class RecordedSwap:
-    """One swap: its orders, the steps that were begun (True when done), how it ended and how things stood then."""
+    """One swap: its orders, the steps that were begun (True when done), how it ended and how things stood then.
+
+    ``settled`` is what the indexes find that were built again.
+    """
 
     id: str
     orders: Orders
     steps: dict[Step, bool] = field(default_factory=dict)
     outcome: Outcome | None = None
     baseline: Mapping[str, Any] | None = None
+    settled: tuple[Settled, ...] = ()
 
     @property
     def is_certified(self) -> bool:
@@ -119,13 +152,6 @@ class SwapJournal:
         standing = [swap for swap in done if swap.orders.rolls_back is None and swap.id not in taken_back]
         return standing[-1] if standing else None
 
-    def last_came_back(self) -> tuple[RecordedSwap, Orders] | None:
-        """The last swap of all if it took another one back, with the orders of that one."""
-        last = self.swaps[-1] if self._swaps else None
-        if last is None or last.outcome is not Outcome.DONE or last.orders.rolls_back is None:
-            return None
-        return last, self._swaps[last.orders.rolls_back].orders
-
     def begin(self, orders: Orders) -> RecordedSwap:
         """Write that a swap begins. Raises RecordError when another has not ended."""
         open_one = self.unfinished()
@@ -139,9 +165,9 @@ class SwapJournal:
         """Write that a step begins; nothing of it may happen before this returns."""
         self._write(swap.id, _Event.STEP_BEGUN, step=step.value)
 
-    def done(self, swap: RecordedSwap, step: Step) -> None:
-        """Write that a step is done."""
-        self._write(swap.id, _Event.STEP_DONE, step=step.value)
+    def done(self, swap: RecordedSwap, step: Step, settled: Sequence[Settled] = ()) -> None:
+        """Write that a step is done, and what was settled by it."""
+        self._write(swap.id, _Event.STEP_DONE, step=step.value, settled=[asdict(one) for one in settled])
 
     def ended(self, swap: RecordedSwap, outcome: Outcome, baseline: Mapping[str, Any] | None = None) -> None:
         """Write how a swap ended, and how the table and its index stood then."""
@@ -163,7 +189,9 @@ class SwapJournal:
             case _Event.STEP_BEGUN:
                 self._swaps[entry["swap"]].steps[Step(entry["step"])] = False
             case _Event.STEP_DONE:
-                self._swaps[entry["swap"]].steps[Step(entry["step"])] = True
+                swap = self._swaps[entry["swap"]]
+                swap.steps[Step(entry["step"])] = True
+                swap.settled += tuple(Settled(**one) for one in entry.get("settled", ()))
             case _Event.END:
                 self._swaps[entry["swap"]].outcome = Outcome(entry["outcome"])
                 self._swaps[entry["swap"]].baseline = entry["baseline"]

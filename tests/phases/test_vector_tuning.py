@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import memory_stores
@@ -17,13 +16,13 @@ from stores import Pair, fill
 from orchestra_lib import record, runbook, settings
 from orchestra_lib.errors import GateFailed, ParameterError, TargetUnreachable
 from orchestra_lib.evidence import Evidence, Verdict
-from orchestra_lib.phases.index_return import IndexReturn
+from orchestra_lib.phases.index_return import IndexReturn, _finding
 from orchestra_lib.phases.vector_tuning import VectorTuningPhase, memory_store
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.vectors.index import LiveIndex, vector_indexes
-from orchestra_lib.vectors.session_defaults import persist
-from orchestra_lib.vectors.swap_journal import Orders, Outcome, SwapJournal
+from orchestra_lib.vectors.index import vector_indexes
+from orchestra_lib.vectors.session_defaults import defaults, persist
+from orchestra_lib.vectors.swap_journal import Orders, Outcome, Promise, Settled, Step, SwapJournal
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +67,6 @@ def indexes(conninfo: str) -> list[str]:
     with psycopg.connect(conninfo) as connection:
         rows = connection.execute("SELECT indexname FROM pg_indexes WHERE indexdef ~ 'embedding' ORDER BY 1").fetchall()
     return [row[0] for row in rows]
-
-
-def vector_indexes_of(pair: Pair) -> tuple[LiveIndex, ...]:
-    with psycopg.connect(pair.target) as connection:
-        return vector_indexes(connection, sql.Identifier("memories"))
 
 
 def probes(conninfo: str) -> int:
@@ -137,37 +131,71 @@ def test_the_best_index_takes_the_place_of_the_present_one_and_a_rollback_brings
     assert (back.apply(), back.apply()) == (1, 0)
     assert indexes(pair.target) == [OLD]
     assert probes(pair.target) == EVERY_LIST != with_new_effort, "the index found enough with it, and does"
-    assert back.evidence()[0].note.startswith("ivfflat.probes 4, before 4: recall 1 ")
-    assert (back.journalled, back.evidence()[0].verdict) == (2, Verdict.PASS)
+    assert back.evidence()[-1].note.startswith("ivfflat.probes 4, before 4: recall 1 ")
+    assert (back.journalled, [row.verdict for row in back.evidence()]) == (2, [Verdict.PASS] * 3)
 
 
-@pytest.mark.parametrize("found_enough", [True, False])
-def test_an_index_that_comes_back_is_given_the_effort_to_find_what_it_found_before(
-    pair: Pair, opened: Opened, found_enough: bool
+HUNDRED = "memories_embedding_ivfflat_100"
+
+
+def swapped_away(pair: Pair, phase: VectorTuningPhase, promise: Promise | None) -> None:
+    """An index of a hundred lists, searched with one of them, that the present one has replaced, by the journal."""
+    method = "ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
+    on(pair.target, f"CREATE INDEX {HUNDRED} ON memories USING {method}")
+    with psycopg.connect(pair.target) as connection:
+        present = {index.name: index for index in vector_indexes(connection, sql.Identifier("memories"))}
+    on(pair.target, f"DROP INDEX {HUNDRED}")
+    persist(pair.target, {"ivfflat.iterative_scan": "relaxed_order"})
+    journal = SwapJournal(phase._swaps)
+    before, after = {"ivfflat.probes": "1"}, {"ivfflat.probes": str(EVERY_LIST)}
+    making, dropping = (present[OLD],), (present[HUNDRED],)
+    swap = journal.begin(Orders("memories", "embedding", making, dropping, before, {}, after, None, None, promise))
+    journal.done(swap, Step.CERTIFY)
+    journal.ended(swap, Outcome.DONE)
+
+
+@pytest.mark.parametrize(
+    ("promise", "verdict", "told"),
+    [
+        (Promise(0.95, "rows of the table"), Verdict.PASS, "before 1: recall"),
+        (Promise(0.95, "held-out questions"), Verdict.MISSING, "was measured with held-out questions"),
+        (Promise(0.95, "logged production queries", "/nowhere.jsonl"), Verdict.MISSING, "/nowhere.jsonl is not there"),
+        (None, None, ""),
+    ],
+)
+def test_an_index_that_comes_back_is_given_the_effort_to_find_what_its_predecessor_found(
+    pair: Pair, opened: Opened, promise: Promise | None, verdict: Verdict | None, told: str
 ) -> None:
-    # Its like is said to have found enough with one list of a hundred, which this one does not.
-    on(
-        pair.target,
-        f"DROP INDEX {OLD}",
-        f"CREATE INDEX {OLD} ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)",
-    )
-    persist(pair.target, {"ivfflat.probes": "1"})
     phase = opened()
-    serving, journal = phase.serving, SwapJournal(phase._swaps)
-    queries = serving.parts()
-    assert not serving.as_it_is(queries).finds_enough
-    (present,) = vector_indexes_of(pair)
-    gone = Orders("memories", "embedding", (), (present,), {"ivfflat.probes": "1"}, {}, {}, None, None, found_enough)
-    first = journal.begin(gone)
-    journal.ended(first, Outcome.DONE)
-    again = journal.begin(replace(gone, making=(present,), dropping=(), rolls_back=first.id, found_enough=False))
-    journal.ended(again, Outcome.DONE)
-
+    swapped_away(pair, phase, promise)
     back = IndexReturn(phase._run, "08")
-    assert back.apply() == 0
-    assert (probes(pair.target) > 1) == serving.as_it_is(queries).finds_enough == found_enough
-    told = "ivfflat.probes {}, before 1: recall" if found_enough else "found too little before"
-    assert told.format(probes(pair.target)) in back.evidence()[0].note
+    assert back.check().verdict is Verdict.PASS
+    assert back.apply() == 1
+    rows = {row.claim: row for row in back.evidence()}
+    assert rows.pop("swaps of the index that stand").verdict is Verdict.PASS
+    assert rows.pop("the vector indexes are those of before").verdict is Verdict.PASS
+    assert [row.verdict for row in rows.values()] == ([verdict] if verdict else [])
+    assert all(told in row.note for row in rows.values())
+    assert (probes(pair.target) > 1) == (verdict is Verdict.PASS), "else it is as it was"
+    with psycopg.connect(pair.target) as connection:
+        assert defaults(connection, ["ivfflat.iterative_scan"]) == {"ivfflat.iterative_scan": "relaxed_order"}
+    found = probes(pair.target)
+    again = IndexReturn(phase._run, "08")
+    assert (again.changes(), again.apply(), probes(pair.target)) == ((), 0, found)
+    assert [row.verdict for row in again.evidence()][1:] == ([verdict] if verdict else [])
+
+
+def test_nothing_comes_back_beside_an_index_that_somebody_made_since(pair: Pair, opened: Opened) -> None:
+    phase = opened()
+    swapped_away(pair, phase, None)
+    on(pair.target, f"ALTER INDEX {OLD} RENAME TO another")
+    (red,) = [IndexReturn(phase._run, "08").check()]
+    assert (red.verdict, f"another, {OLD} came or went" in red.note) == (Verdict.FAIL, True)
+
+
+def test_an_index_that_finds_too_little_after_all_is_told_as_that() -> None:
+    settled = Settled("one", "ivfflat.probes", "9", False, "recall 0.94")
+    assert (_finding(settled).verdict, _finding(settled).note) == (Verdict.FAIL, "recall 0.94")
 
 
 def test_lists_that_are_asked_for_are_built_and_when_they_are_there_nothing_is_planned(
