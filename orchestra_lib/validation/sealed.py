@@ -1,15 +1,16 @@
 """The sealed runs of an environment, judged anew: what ledger and files prove, not what a record says of itself.
 
 A run counts when its files are as they were sealed and contradict nothing, when it reached its end, when its rows are
-enough for the environment that it is asked for, and when nothing has undone it since.
+enough for the environment that it is asked for, and when nothing has undone it since, or changed what it measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestra_lib import audit, paths, record, settings
 from orchestra_lib.audit import Entry, Finding
@@ -17,9 +18,15 @@ from orchestra_lib.errors import RecordError
 from orchestra_lib.evidence import Evidence, Verdict, evidence_of, roll_up
 from orchestra_lib.ledger import head_path
 from orchestra_lib.record import Outcome, Record
+from orchestra_lib.settings.base import ALL_PHASES
 
 ROLLBACK = "99_rollback"
-_ALL_PHASES = "all"
+MEASURED: Mapping[str, tuple[str, ...]] = MappingProxyType({"06_validation": ("02", "03", "04", "05", "08")})
+"""Runbook -> the phases whose work it measures. Of what they do after it, it says nothing."""
+
+_APPLYING = "apply"
+"""How the steps begin by which a rollback undoes."""
+_PLAN = "plan"
 _GREEN = (Verdict.PASS, Verdict.REHEARSED)
 _CHANGED_NOTHING = (Outcome.PLANNED, Outcome.REFUSED)
 
@@ -55,37 +62,72 @@ def latest_runs(environment: str, *, rehearsal: bool) -> dict[str, SealedRun]:
     findings = [finding for finding in audit.verify().findings if not finding.is_note]
     entries = [entry for entry in audit.entries() if entry.environment == environment]
     last = {entry.runbook: entry for entry in entries if entry.outcome not in _CHANGED_NOTHING}
-    undoing = [_Undoing.of(entry) for entry in entries if _undoes(entry)]
-    return {name: _judged(entry, findings, undoing, rehearsal) for name, entry in last.items()}
+    undoing = [undone for entry in entries if (undone := _Undoing.of(entry)) is not None]
+    return {
+        name: _judged(entry, (*_not_as_sealed(entry, findings), *_overtaken(entry, entries, undoing)), rehearsal)
+        for name, entry in last.items()
+    }
 
 
 @dataclass(frozen=True)
 class _Undoing:
-    """A rollback: which phases, None for one whose record does not say."""
+    """A rollback that had begun to undo: which phase, None for one whose record does not say."""
 
     entry: Entry
     phase: str | None
 
     @classmethod
-    def of(cls, entry: Entry) -> _Undoing:
-        try:
-            stated = (record.load(_path(entry.record)).settings or {}).get("rollback")
-        except RecordError:
+    def of(cls, entry: Entry) -> _Undoing | None:
+        if entry.runbook != ROLLBACK or entry.outcome in _CHANGED_NOTHING:
+            return None
+        found = _as_sealed(entry)
+        if found is None:
             return cls(entry, None)
+        if not any(step.name.startswith(_APPLYING) for step in found.steps):
+            return None
+        stated = (found.settings or {}).get("rollback")
         return cls(entry, stated.get("phase") if isinstance(stated, dict) else None)
 
-    def concerns(self, entry: Entry) -> bool:
-        later = self.entry.sequence > entry.sequence
-        return later and self.phase in (None, _ALL_PHASES, entry.runbook[:2])
+    def concerns(self, *phases: str) -> bool:
+        """Whether it has undone one of these phases."""
+        return self.phase in (None, ALL_PHASES, *phases)
 
 
-def _undoes(entry: Entry) -> bool:
-    return entry.runbook == ROLLBACK and entry.outcome not in _CHANGED_NOTHING
+def _overtaken(entry: Entry, entries: Iterable[Entry], undoing: Iterable[_Undoing]) -> Iterable[str]:
+    """What has happened since that takes from a run what it says: it was undone, or what it measured was changed."""
+    since = [one for one in undoing if one.entry.sequence > entry.sequence]
+    undone = [one.entry for one in since if one.concerns(entry.runbook[:2])]
+    if undone:
+        yield f"undone by run {undone[-1].run_id}"
+        return
+    measured = MEASURED.get(entry.runbook, ())
+    later = [one for one in entries if one.sequence > entry.sequence and one.runbook[:2] in measured]
+    changing = [*filter(_may_have_changed, later), *(one.entry for one in since if one.concerns(*measured))]
+    if changing:
+        last = max(changing, key=lambda one: one.sequence)
+        yield f"run {last.run_id} of {last.runbook} came after it and may have changed what it measured: run it again"
 
 
-def _judged(entry: Entry, findings: Sequence[Finding], undoing: Sequence[_Undoing], rehearsal: bool) -> SealedRun:
-    reasons = [*_not_as_sealed(entry, findings)]
-    reasons += [f"undone by run {one.entry.run_id}" for one in undoing if one.concerns(entry)][-1:]
+def _may_have_changed(entry: Entry) -> bool:
+    """Whether a run of a phase was allowed to change something; how far it came does not matter."""
+    if entry.outcome in _CHANGED_NOTHING:
+        return False
+    found = _as_sealed(entry)
+    return found is None or found.mode != _PLAN
+
+
+def _as_sealed(entry: Entry) -> Record | None:
+    """The record of a run; None for one that is not as it was sealed and therefore says nothing."""
+    path = _path(entry.record)
+    try:
+        found = record.load(path)
+        return found if record.sha256_of(path) == entry.record_sha256 else None
+    except (RecordError, OSError):
+        return None
+
+
+def _judged(entry: Entry, against: Iterable[str], rehearsal: bool) -> SealedRun:
+    reasons = [*against]
     if entry.outcome is not Outcome.COMPLETED:
         reasons.append(f"its last run {entry.run_id} ended {entry.outcome.value}")
     try:

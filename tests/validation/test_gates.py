@@ -34,7 +34,8 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
 
     def run(name: str, row: Evidence | None = None, **parameters: object) -> Path:
         opened = Runbook.open(name, environment="local", **parameters)
-        opened.add(row or good())
+        with opened.step("apply"):
+            opened.add(row or good())
         opened.verify()
         opened.close()
         return opened.record_path
@@ -61,6 +62,20 @@ def changed(path: Path, change: Callable[[Record], object]) -> Record:
     change(found)
     record.save(found, path)
     return found
+
+
+def broken_off(name: str, *steps: str, **parameters: object) -> Path:
+    """A run that came as far as these steps and found something red; returns its record's path."""
+    opened = Runbook.open(name, environment="local", **parameters)
+    for step in steps:
+        with opened.step(step):
+            pass
+    with pytest.raises(GateFailed):
+        opened.preflight((yes_or_no("it may begin", Source.REHEARSED, holds=False),))
+    lock = opened._replaced()
+    assert lock is not None
+    lock.release()
+    return opened.record_path
 
 
 def forged(path: Path, change: Callable[[Record], object]) -> None:
@@ -211,6 +226,69 @@ def test_a_rollback_that_only_planned_has_undone_nothing(ran: Ran) -> None:
     with pytest.raises(StopAfterPlan):
         opened.approve(opened.plan(Plan(())))
     assert reasons() == ()
+
+
+@pytest.mark.parametrize("parameters", [{"phase": "02"}, {"phase": "all"}, {"phase": "02", "mode": "plan"}])
+def test_a_rollback_that_was_stopped_by_its_checks_has_undone_nothing(ran: Ran, parameters: dict[str, str]) -> None:
+    ran("02_workstations")
+    broken_off("99_rollback", "recover", **parameters)
+    assert reasons() == ()
+
+
+@pytest.mark.parametrize(("step", "undone"), [("apply", "02"), ("apply 02", "all")])
+def test_a_rollback_that_had_begun_counts_however_it_ended(ran: Ran, step: str, undone: str) -> None:
+    ran("02_workstations")
+    broken_off("99_rollback", "recover", "plan", step, phase=undone)
+    (reason,) = reasons()
+    assert reason.startswith("undone by run ")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: changed(path, lambda found: found.steps.clear())])
+def test_a_rollback_whose_record_is_not_as_it_was_sealed_may_have_undone_anything(
+    ran: Ran, damage: Callable[[Path], object]
+) -> None:
+    ran("02_workstations")
+    damage(ran("99_rollback", phase="08"))
+    assert any(reason.startswith("undone by run ") for reason in reasons())
+
+
+@pytest.mark.parametrize(
+    ("later", "parameters"),
+    [
+        ("02_workstations", {}), ("03_memory", {}), ("04_assistant", {}), ("05_api", {}), ("08_vector_tuning", {}),
+        ("99_rollback", {"phase": "05"}), ("99_rollback", {"phase": "08"}),
+    ],
+)  # fmt: skip
+def test_a_validation_says_nothing_of_what_was_changed_since(ran: Ran, later: str, parameters: dict[str, str]) -> None:
+    ran("05_api")
+    ran("06_validation")
+    assert reasons("06_validation") == (), "what came before it is what it has measured"
+    ran(later, **parameters)
+    (reason,) = reasons("06_validation")
+    assert f"of {later} came after it" in reason
+    (gate,) = [row for row in gate_evidence(runs(), datetime.now(UTC), 1.0, Source.REHEARSED) if "06" in row.claim]
+    assert gate.verdict is Verdict.FAIL
+    ran("06_validation")
+    assert reasons("06_validation") == (), "it was measured anew"
+
+
+def test_a_validation_stands_while_nothing_that_it_has_measured_changes(ran: Ran) -> None:
+    ran("06_validation")
+    for name in ("00_preflight", "01_infrastructure", "07_finalization"):
+        ran(name)
+    ran("99_rollback", phase="07")
+    broken_off("05_api", "recover", mode="plan")
+    opened = Runbook.open("08_vector_tuning", environment="local", mode="plan")
+    with pytest.raises(StopAfterPlan):
+        opened.approve(opened.plan(Plan(())))
+    assert reasons("06_validation") == ()
+
+
+def test_a_run_that_was_broken_off_may_have_changed_what_was_measured(ran: Ran) -> None:
+    ran("06_validation")
+    broken_off("08_vector_tuning", "recover")
+    (reason,) = reasons("06_validation")
+    assert "of 08_vector_tuning came after it" in reason
 
 
 def test_a_run_of_another_environment_says_nothing_of_this_one(ran: Ran) -> None:
