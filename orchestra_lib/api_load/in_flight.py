@@ -20,7 +20,7 @@ from orchestra_lib.api_load.workload import Workload
 from orchestra_lib.bench.environment import Environment, environment
 from orchestra_lib.bench.load import Load
 from orchestra_lib.bench.samples import LoadRun
-from orchestra_lib.bench.statistics import Estimate, mean
+from orchestra_lib.bench.statistics import AMOUNTS, Estimate, mean
 from orchestra_lib.blueprint.api import in_flight_limit
 from orchestra_lib.errors import GateFailed
 
@@ -132,7 +132,7 @@ def _per_second(run: LoadRun, seconds: float) -> Estimate:
     """Answers a second, with the interval of the mean over parts of the time."""
     edges = np.linspace(_WARM_SHARE * seconds, seconds, _PARTS + 1)
     counts, _ = np.histogram(run.done[run.answered], edges)
-    return mean(counts / np.diff(edges))
+    return mean(counts / np.diff(edges), bounds=AMOUNTS)
 
 
 def _told(level: Level) -> str:

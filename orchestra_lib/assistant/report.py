@@ -15,7 +15,7 @@ from orchestra_lib.assistant.price import RequestPrice
 from orchestra_lib.assistant.retrieval import Retrieved
 from orchestra_lib.assistant.support import Support
 from orchestra_lib.assistant.tokens import TokenRatio
-from orchestra_lib.bench.statistics import Estimate, mean, quantile
+from orchestra_lib.bench.statistics import AMOUNTS, Estimate, mean, quantile
 from orchestra_lib.display import Table
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 
@@ -36,7 +36,7 @@ class CountedRequests:
     @property
     def share(self) -> Estimate:
         """Packed tokens for each token of the items as they are."""
-        return mean(self.packed_tokens / self.whole_tokens)
+        return mean(self.packed_tokens / self.whole_tokens, bounds=AMOUNTS)
 
 
 def meanings_table(meanings: Sequence[Meaning]) -> Table:
@@ -114,8 +114,8 @@ def token_evidence(
     counted: CountedRequests, budget_tokens: int, ratio: TokenRatio, counter: str, source: Source
 ) -> tuple[Evidence, ...]:
     """Tokens of a request before and after packing, by the service, and its characters, by us."""
-    before, after, share = mean(counted.whole_tokens), mean(counted.packed_tokens), counted.share
-    characters = mean(counted.packed_characters / counted.whole_characters)
+    before, after = (mean(tokens, bounds=AMOUNTS) for tokens in (counted.whole_tokens, counted.packed_tokens))
+    share, characters = counted.share, mean(counted.packed_characters / counted.whole_characters, bounds=AMOUNTS)
     by = f"countTokens of {counter}, {before.samples} requests of {counted.overhead_tokens:,} tokens without context"
     return (
         Evidence(

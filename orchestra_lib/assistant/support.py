@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestra_lib.assistant.context import ORDERS, Packed, Shortlist, pack, section, whole, words_kept
 from orchestra_lib.assistant.tokens import TokenRatio
-from orchestra_lib.bench.statistics import CONFIDENCE, Estimate, mean
+from orchestra_lib.bench.statistics import CONFIDENCE, Estimate, mean, proportion
 from orchestra_lib.errors import DataError
 
 BUDGETS = (250, 500, 750, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 4_000, 6_000, 8_000)
@@ -56,8 +56,9 @@ class Point:
 class Support:
     """What the reporting half says of a choice.
 
-    ``gain`` is packed minus whole, question by question; ``words_kept`` of the question's words in the answering item,
-    over the questions whose answer is in; the curves are over all budgets, and over the first 1, 2, … items whole.
+    ``gain`` is packed minus whole: the share of the answers that packing loses, below zero, since it adds none.
+    ``words_kept`` of the question's words in the answering item, over the questions whose answer is in; the curves are
+    over all budgets, and over the first 1, 2, … items whole.
     """
 
     choice: Choice
@@ -73,9 +74,12 @@ class Support:
 def questions_needed(margin: float) -> int:
     """How many questions it takes to show that packing loses fewer than ``margin`` of the answers, if it loses none.
 
-    With n of them and no loss at all, up to 3/n may still be lost (the rule of three), and only half of them report.
+    With n of them and no loss at all, the exact interval still reaches to a loss of 1 - 0.025^(1/n), and only half of
+    them report.
     """
-    return max(FEWEST_QUESTIONS, 2 * math.ceil(-math.log(1 - CONFIDENCE) / margin))
+    if margin >= 1:
+        return FEWEST_QUESTIONS
+    return max(FEWEST_QUESTIONS, 2 * math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log1p(-margin)))
 
 
 def halves(count: int) -> tuple[list[int], list[int]]:
@@ -113,12 +117,13 @@ def measure(asked: Sequence[Asked], choice: Choice, ratio: TokenRatio) -> Suppor
     """What a choice keeps, on questions that did not make it."""
     packed = [pack(one.shortlist, choice.order, choice.budget_tokens, ratio) for one in asked]
     before, after = _whole_hits(asked), _hits(asked, packed)
+    lost = proportion(int((before & ~after).sum()), len(asked))
     return Support(
         choice,
         len(asked),
         mean(before.astype(np.float64)),
         mean(after.astype(np.float64)),
-        mean(after.astype(np.float64) - before),
+        Estimate(0.0 - lost.value, -lost.high, 0.0 - lost.low, lost.samples),
         mean(_kept(asked, packed)),
         _whole_curve(asked, ratio),
         tuple(_packed_point(asked, choice.order, budget, ratio) for budget in BUDGETS),

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+SHARES = (0.0, 1.0)
+"""Between which a share lies."""
+AMOUNTS = (0.0, math.inf)
+"""Between which a number of things lies, or their rate."""
 _RESAMPLES = 2_000
 
 
@@ -91,19 +95,40 @@ def _effective_samples(series: NDArray[np.float64]) -> int:
     return max(1, min(series.size, round(series.size / max(1.0, 2 * float(pairs[:end].sum()) - 1))))
 
 
-def mean(values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE, seed: int = 0) -> Estimate:
+def proportion(count: int, of: int, confidence: float = CONFIDENCE) -> Estimate:
+    """So many of so many as a share, with its exact interval (Clopper and Pearson, 1934).
+
+    Right where a bootstrap is not: when hardly any were seen, as with losses. Raises ValueError for none of none.
+    """
+    if of < 1:
+        raise ValueError("a share of no samples was asked for; measure something first")
+    interval = stats.binomtest(count, of).proportion_ci(confidence, method="exact")
+    return Estimate(count / of, float(interval.low), float(interval.high), of, confidence)
+
+
+def mean(
+    values: Sequence[float] | NDArray[np.float64],
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    bounds: tuple[float, float] = SHARES,
+) -> Estimate:
     """A mean with the percentile bootstrap interval over its samples (one sample a query, never one a neighbour).
 
-    When all samples are equal, as when every recall is 1, the bootstrap knows no spread; the interval then reaches as
-    far as the rule of three: 3/n at 95 %. Raises ValueError for no samples.
+    When all samples are equal, as when every recall is 1, the bootstrap knows no spread. By the rule of three up to 3/n
+    of what was not seen may be otherwise (at 95 %), and the interval is that of such a part at one of the ``bounds``:
+    infinite for amounts, which have no upper one. Raises ValueError for no samples, or one outside the bounds.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size == 0:
         raise ValueError("a mean of no samples was asked for; measure something first")
+    least, most = bounds
+    if sample.min() < least or sample.max() > most:
+        raise ValueError(f"samples from {sample.min():g} to {sample.max():g} do not lie between {least:g} and {most:g}")
     middle = float(sample.mean())
-    if sample.size == 1 or np.ptp(sample) == 0.0:
-        reach = float(-np.log(1 - confidence)) / sample.size
-        return Estimate(middle, middle - reach, min(middle + reach, max(1.0, middle)), int(sample.size), confidence)
+    if np.ptp(sample) == 0.0:
+        unseen = min(1.0, -math.log(1 - confidence) / sample.size)
+        low, high = (middle + unseen * (bound - middle) for bound in bounds)
+        return Estimate(middle, low, high, int(sample.size), confidence)
     interval = stats.bootstrap(
         (sample,), np.mean, n_resamples=_RESAMPLES, confidence_level=confidence, method="percentile", rng=seed
     ).confidence_interval

@@ -11,6 +11,7 @@ from orchestra_lib.assistant.support import (
     BUDGETS,
     FEWEST_QUESTIONS,
     Asked,
+    Choice,
     choose,
     halves,
     measure,
@@ -79,6 +80,18 @@ def test_what_was_not_retrieved_is_supported_by_neither() -> None:
 
 
 def test_questions_that_are_needed_are_those_that_can_show_the_margin() -> None:
-    assert [questions_needed(margin) for margin in (0.03, 0.1, 0.4)] == [200, 60, 20]
-    few = [Asked(one.shortlist, one.answer_id) for one in QUESTIONS[: questions_needed(0.2) // 2]]
-    assert measure(few, choose(few, RATIO, None), RATIO).gain.low >= -0.2
+    assert [questions_needed(margin) for margin in (0.03, 0.1, 0.4, 1.0)] == [244, 72, 20, 20]
+    enough = QUESTIONS[: questions_needed(0.2) // 2]
+    choice = choose(enough, RATIO, None)
+    assert measure(enough, choice, RATIO).gain.low >= -0.2
+    assert measure(enough[:-1], choice, RATIO).gain.low < -0.2
+
+
+def test_one_lost_answer_of_a_hundred_is_not_shown_to_be_less_than_three_in_a_hundred() -> None:
+    short = asked("deadline number1 retries", 0, items=2)
+    unseen = asked("deadline number1 retries", 1, items=2)  # two items, and room for the first alone
+    choice = Choice(RETRIEVED, 45, earned=False)
+    gain = measure([short] * 99 + [unseen], choice, RATIO).gain
+    assert gain.value == pytest.approx(-0.01)
+    assert gain.low == pytest.approx(-0.0545, abs=1e-4)
+    assert gain.high < 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestra_lib.bench.statistics import mean, quantile, quantile_of_series, slope
+from orchestra_lib.bench.statistics import AMOUNTS, mean, proportion, quantile, quantile_of_series, slope
 
 
 def test_the_interval_of_a_quantile_covers_the_truth_as_often_as_it_says():
@@ -34,6 +34,35 @@ def test_equal_samples_still_have_a_lower_end():
     found = mean([1.0] * 100)
     assert found.value == found.high == 1.0
     assert found.low == pytest.approx(0.97, abs=0.001)
+
+
+def test_equal_rates_have_no_upper_end_because_nothing_bounds_what_was_not_seen():
+    found = mean([50.0] * 10, bounds=AMOUNTS)
+    assert (found.value, found.high) == (50.0, np.inf)
+    assert found.low == pytest.approx(50 * (1 - 0.2996), rel=1e-3)
+    assert mean([7.0], bounds=AMOUNTS).low == 0
+
+
+def test_equal_shares_stay_shares_at_either_end():
+    assert (mean([0.0] * 100).low, mean([1.0]).high, mean([1.0]).low) == (0, 1, 0)
+    assert mean([0.5] * 100).high == pytest.approx(0.515, abs=0.001)
+
+
+def test_a_rate_is_not_taken_for_a_share():
+    with pytest.raises(ValueError, match="samples from 50 to 50 do not lie between 0 and 1"):
+        mean([50.0] * 10)
+
+
+def test_the_interval_of_a_few_losses_is_exact_where_a_bootstrap_stops_too_early():
+    assert proportion(1, 100).high == pytest.approx(0.0545, abs=1e-4)
+    assert proportion(0, 100).high == pytest.approx(1 - 0.025 ** (1 / 100))
+    rng = np.random.default_rng(7)
+    covered = np.mean(
+        [(found := proportion(rng.binomial(100, 0.02), 100)).low <= 0.02 <= found.high for _ in range(1_000)]
+    )
+    assert covered >= 0.95
+    with pytest.raises(ValueError, match="no samples"):
+        proportion(0, 0)
 
 
 def test_no_samples_are_refused():
