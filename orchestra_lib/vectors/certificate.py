@@ -26,6 +26,9 @@ from orchestra_lib.vectors.search import Searchable, search
 from orchestra_lib.vectors.search_load import Searches
 
 _CONFIDENCE, _RESAMPLES = 0.98, 2_000
+_ROOM = 0.1
+"""Of the misses that the target allows, what has to be left over for the rows that come: with none, an index that was
+certified at 0.9503 was found at 0.9481 after a few hundred rows had come and gone."""
 _FEWEST_TIMES = 200  # that say something about a p95 and its interval
 _MOST_TIMES = 4_000
 _KEPT_UP = 0.95  # of the offered rate; a Poisson process itself varies by so much in a few hundred requests
@@ -153,9 +156,10 @@ def finds_enough(recall: Estimate, recall_target: float) -> bool:
 def certify(subject: Subject, queries: QuerySet, goals: Goals, conditions: Conditions) -> Certificate:
     """Put an index to queries that had no part in choosing it, once, and say what holds.
 
-    When the interval of the recall straddles the target, the notch above is tried on the same queries: a bound fails in
-    1 of 100 cases, or 2 where queries are few, so both attempts together err in fewer than 5. ``goals.filters`` need
-    columns of the table. Raises DataError when the plan does not read the index that is to be certified.
+    When the interval of the recall straddles the target, or clears it barely, the notch above is tried on the same
+    queries: a bound fails in 1 of 100 cases, or 2 where queries are few, so both attempts together err in fewer than 5.
+    ``goals.filters`` need columns of the table. Raises DataError when the plan does not read the index that is to be
+    certified.
     """
     with connect(subject.address, role="target") as connection:
         tried = attempts(
@@ -216,10 +220,14 @@ def bounded_recall(recalls: NDArray[np.float64]) -> Estimate:
 def attempts(
     measure_at: Callable[[Effort], Measured], effort: Effort, notch: Effort, recall_target: float
 ) -> tuple[Measured, ...]:
-    """The first attempt, and the notch above it when the interval of the first one's recall straddles the target."""
+    """The first attempt, and the notch above it when the interval of the first one's recall straddles the target.
+
+    It does so as well when it clears the target without room: rows come and go, and the next measurement is to clear it
+    too.
+    """
     first = measure_at(effort)
     recall = bounded_recall(first.recalls)
-    straddles = recall.low < recall_target <= recall.high
+    straddles = recall.low < recall_target + _ROOM * (1 - recall_target) and recall_target <= recall.high
     if not straddles or recall.value == 1 or notch == effort:
         return (first,)
     return (first, measure_at(notch))
