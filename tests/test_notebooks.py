@@ -101,6 +101,12 @@ def test_every_parameter_is_handed_to_the_run(path: Path) -> None:
     assert {keyword.arg for keyword in call.keywords} == {"environment", *OVERRIDES[path.stem]}
 
 
+def test_the_report_of_the_validation_is_written_when_everything_was_read_back() -> None:
+    """What comes after it could turn the run red while the page says that it is green."""
+    sources = [cell.source for cell in code(read(root() / "notebooks" / "06_validation.ipynb"))]
+    assert sources[-4:] == ["validation.read_back()", "validation.report()", "run.verify()", "run.close()"]
+
+
 # --- running the memory phase -----------------------------------------------------------------------------------------
 
 # 4000 lists are built in minutes, and every row that the stream brings is held against each.

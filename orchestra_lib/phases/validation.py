@@ -33,13 +33,13 @@ from orchestra_lib.validation.criteria import Criterion, criteria
 from orchestra_lib.validation.opportunities import Opportunity, cost_levers, opportunities
 from orchestra_lib.validation.report_page import Report, write_report
 from orchestra_lib.validation.schedule import schedule
-from orchestra_lib.validation.sealed import SealedRun, latest_runs
+from orchestra_lib.validation.sealed import MEASURED, SealedRun, latest_runs
 from orchestra_lib.validation.targets import Side, Target
 from orchestra_lib.workstations.report import start_evidence
 
 PHASE = "06"
-_OTHERS = ("02", "03", "05")
-"""Phases that must not run meanwhile: their machines, stream and service are measured."""
+_OTHERS = MEASURED["06_validation"]
+"""Phases that must not run meanwhile: their machines, store, settings, service and index are measured."""
 
 _STEPS = {
     "vector search, p95": "tune the index again: 08_vector_tuning",
