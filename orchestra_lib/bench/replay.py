@@ -25,7 +25,9 @@ _CSV_TIME, _CSV_MESSAGE, _CSV_DETAIL = 0, 13, 14
 _DISTANCE = re.compile(r"<=>|<->|<#>|<\+>|<~>")
 _LOGGED = re.compile(r"^(?:duration: (?P<ms>[\d.]+) ms\s+)?(?:execute [^:]*|statement): (?P<statement>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"\$(\d+) = (NULL|'(?:[^']|'')*')")
-_VECTOR = re.compile(r"'(\[[-+\d.,eE\s]+\])'")
+_NUMBER = r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*"
+_VECTOR = re.compile(rf"\[{_NUMBER}(?:,{_NUMBER})*\]")
+_VECTOR_IN_STATEMENT = re.compile(rf"'({_VECTOR.pattern})'")
 _FILTER = re.compile(r'"?(\w+)"?\s*=\s*(\$\d+|\'(?:[^\']|\'\')*\')')
 
 
@@ -76,7 +78,7 @@ def read_server_log(path: Path) -> Replay:
 
     A name that ends in ``.json`` is a jsonlog, any other a csvlog. A search is a statement with one of pgvector's
     distance operators and a vector among its parameters, or in itself; what it compares columns with for equality are
-    its filters. Raises DataError when the log holds none.
+    its filters. A parameter that only begins like a vector is none. Raises DataError when the log holds no search.
     """
     entries = _json_log(path) if path.suffix == ".json" else _csv_log(path)
     return _replay(path, (_logged(*entry) for entry in entries))
@@ -158,8 +160,8 @@ def _logged(time: str, message: str, detail: str) -> _Query | None:
     if line is None or not _DISTANCE.search(line["statement"]):
         return None
     parameters = {f"${number}": _unquoted(value) for number, value in _PARAMETER.findall(detail)}
-    vectors = [value for value in parameters.values() if value and value.startswith("[")]
-    vectors += _VECTOR.findall(line["statement"])
+    vectors = [value for value in parameters.values() if value and _VECTOR.fullmatch(value.strip())]
+    vectors += _VECTOR_IN_STATEMENT.findall(line["statement"])
     if not vectors:
         return None
     filters = {name: parameters.get(value, _unquoted(value)) for name, value in _FILTER.findall(line["statement"])}
@@ -167,7 +169,7 @@ def _logged(time: str, message: str, detail: str) -> _Query | None:
     at = _seconds(time) - float(line["ms"] or 0) / 1e3
     return _Query(
         at,
-        np.asarray(vectors[0].strip("[]").split(","), dtype=np.float32),
+        np.asarray(vectors[0].strip("[] ").split(","), dtype=np.float32),
         {name: value for name, value in filters.items() if value is not None},
     )
 

@@ -142,6 +142,23 @@ def test_a_line_that_is_no_query_is_refused_by_its_number(tmp_path, line, words)
         read_queries(file)
 
 
+def logged(*parameters):
+    detail = "parameters: " + ", ".join(f"${number} = '{value}'" for number, value in enumerate(parameters, start=1))
+    statement = "SELECT id FROM items WHERE label = $1 ORDER BY embedding <=> $2 LIMIT 3"
+    return {"timestamp": "2026-11-26 05:00:00.000 UTC", "message": f"execute <unnamed>: {statement}", "detail": detail}
+
+
+@pytest.mark.parametrize("label", ["[draft] of today", "[]", "[1, 2", "[1,,2]", "[-]", '["a"]', "[1.2.3]"])
+def test_a_parameter_that_only_begins_like_a_vector_is_none(tmp_path, label):
+    file = tmp_path / "log.json"
+    lines = logged(label, "[1, -2.5e-3]"), logged(label, "no vector at all")
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    replay = read_server_log(file)
+    assert replay.vectors.tolist() == [[1.0, np.float32(-2.5e-3)]]
+    assert replay.filters == ({"label": label},)
+    assert replay.skipped == 1
+
+
 def test_a_log_without_searches_is_refused(tmp_path):
     (tmp_path / "log.csv").write_text("")
     with pytest.raises(DataError, match="no vector search"):
