@@ -20,6 +20,7 @@ from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Bound, Evidence, Source, roll_up
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.phases.found_memory import rehearsal_corpus
+from orchestra_lib.phases.memory_cutover import TARGET
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import PILED_ROWS
 from orchestra_lib.phases.validation_api import ApiAgain
@@ -30,6 +31,7 @@ from orchestra_lib.plan import Change, Plan, Verb
 from orchestra_lib.prices import list_prices
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.validation.criteria import Criterion, criteria
+from orchestra_lib.validation.gates import counted_now
 from orchestra_lib.validation.opportunities import Opportunity, cost_levers, opportunities
 from orchestra_lib.validation.report_page import Report, write_report
 from orchestra_lib.validation.schedule import schedule
@@ -239,8 +241,9 @@ class ValidationPhase:
     def _criteria(self) -> tuple[Criterion, ...]:
         self._measured()
         targets = {key: target for key, target in self._targets.items() if key != "recall"}
-        agree = self._settings.finalization.developers_agree
-        return criteria(targets, self._targets["recall"], self._sealed(), agree)
+        wanted, is_switched = self._settings.finalization, self._store.live_side() == TARGET
+        runs = counted_now(self._sealed(), datetime.now(UTC), wanted.evidence_hours, is_switched=is_switched)
+        return criteria(targets, self._targets["recall"], runs, wanted.developers_agree)
 
     def _opportunities(self) -> tuple[Opportunity, ...]:
         levers = cost_levers(self._settings.public(), list_prices(), datetime.now(UTC).date())

@@ -37,7 +37,7 @@ class Criterion:
 def criteria(
     targets: Mapping[str, Target], recall: Target, runs: Mapping[str, SealedRun], developers: str | None
 ) -> tuple[Criterion, ...]:
-    """The five of them. ``targets`` by key, ``vector_search`` and ``api`` among them; ``runs`` are the sealed ones."""
+    """The five of them. ``targets`` by key, ``vector_search`` and ``api`` among them; ``runs`` as they count now."""
     every = (*targets.values(), recall)
     search = targets["vector_search"]
     return (
@@ -93,4 +93,10 @@ def _expected(runs: Mapping[str, SealedRun]) -> Criterion:
         judged = [row.verdict for row in runs[runbook].rows if row.target is not None] if counts else []
         states += [_STATES.get(verdict, State.MISSING) for verdict in judged] or [State.MISSING]
         told.append(f"{runbook}: {f'{len(judged)} rows read back' if judged else 'MISSING'}")
+    asked = dict.fromkeys((*(runbook for runbook, _ in _RELIABILITY), *_SECURITY))
+    told += [
+        f"{name} does not count: {'; '.join(runs[name].reasons)}"
+        for name in asked
+        if name in runs and runs[name].reasons
+    ]
     return Criterion(words, next(state for state in _WORST_FIRST if state in states), "; ".join(told))

@@ -1,8 +1,13 @@
-"""The gates of all phases at the cutover: from sealed runs, fresh ones only."""
+"""The gates of all phases at the cutover: from sealed runs, fresh ones only.
+
+After the cutover 03 cannot be run any more, and what 01 to 05 had to show was judged at the cutover: then their age is
+a reading. Only 06 has to be fresh always: it measures what the others have left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestra_lib.evidence import Bound, Evidence, Source
@@ -12,6 +17,7 @@ from orchestra_lib.validation.sealed import SealedRun
 PHASES = ("01", "02", "03", "04", "05", "06")
 """What has to stand before the old system may go: the strategy's six phases. The preflight is of the time before."""
 
+_ALWAYS_FRESH = ("06",)
 _NO_AGE = timedelta()
 
 
@@ -21,34 +27,48 @@ def runbook_of(phase: str) -> str:
 
 
 def gate_evidence(
-    runs: Mapping[str, SealedRun], now: datetime, freshest_hours: float, source: Source
+    runs: Mapping[str, SealedRun], now: datetime, freshest_hours: float, source: Source, *, is_switched: bool = False
 ) -> tuple[Evidence, ...]:
     """A row for each phase: how many reasons there are why its evidence does not count. None may be left.
 
-    ``source`` is what the runs are worth: REHEARSED on the local target. A phase that was never run is MISSING.
+    ``source`` is what the runs are worth: REHEARSED on the local target. ``is_switched``: the writers write on the
+    target already. A phase that was never run is MISSING.
     """
-    return tuple(_gate(runbook_of(phase), runs.get(runbook_of(phase)), now, freshest_hours, source) for phase in PHASES)
+    counted = counted_now(runs, now, freshest_hours, is_switched=is_switched)
+    return tuple(_gate(runbook_of(phase), counted.get(runbook_of(phase)), now, source) for phase in PHASES)
 
 
-def phase_reasons(run: SealedRun, now: datetime, freshest_hours: float) -> tuple[str, ...]:
+def counted_now(
+    runs: Mapping[str, SealedRun], now: datetime, freshest_hours: float, *, is_switched: bool
+) -> dict[str, SealedRun]:
+    """The runs with their age among the reasons why they do not count."""
+    return {
+        name: replace(run, reasons=phase_reasons(run, now, freshest_hours, is_switched=is_switched))
+        for name, run in runs.items()
+    }
+
+
+def phase_reasons(
+    run: SealedRun, now: datetime, freshest_hours: float, *, is_switched: bool = False
+) -> tuple[str, ...]:
     """Why a run does not count now: what is wrong with it, and its age."""
-    return (*run.reasons, *_stale(run, now, freshest_hours))
+    may_be_old = is_switched and run.entry.runbook[:2] not in _ALWAYS_FRESH
+    return (*run.reasons, *_stale(run, now, float("inf") if may_be_old else freshest_hours))
 
 
-def _gate(runbook: str, run: SealedRun | None, now: datetime, hours: float, source: Source) -> Evidence:
+def _gate(runbook: str, run: SealedRun | None, now: datetime, source: Source) -> Evidence:
     claim, none = f"{runbook}: reasons why its evidence does not count", Bound("==", 0)
     if run is None:
         return Evidence(claim, Source.MISSING, None, "", none, note="no run of it is sealed: run it")
-    reasons = phase_reasons(run, now, hours)
     command = f"python -m orchestra_lib audit verify; less {run.entry.record}"
-    return Evidence(claim, source, len(reasons), "", none, command, "; ".join(reasons) or _told(run, now))
+    return Evidence(claim, source, len(run.reasons), "", none, command, "; ".join(run.reasons) or _told(run, now))
 
 
 def _stale(run: SealedRun, now: datetime, hours: float) -> Iterable[str]:
     if run.ended is None:
         return
     age = now - run.ended
-    if age > timedelta(hours=hours):
+    if age / timedelta(hours=1) > hours:
         yield f"its evidence is {age / timedelta(hours=1):,.1f} hours old, and {hours:g} are allowed: run it again"
     elif age < _NO_AGE:
         yield f"its evidence is of {run.ended:%Y-%m-%d %H:%M} UTC, which is still to come: a clock is wrong"

@@ -115,6 +115,23 @@ def test_evidence_that_is_too_old_does_not_count_and_the_limit_itself_does(ran: 
     assert "24.0 hours old, and 24 are allowed" in reason
 
 
+def test_after_the_switch_only_the_validation_has_to_be_fresh(ran: Ran) -> None:
+    for name in ("01_infrastructure", "03_memory", "06_validation"):
+        ran(name)
+    later = datetime.now(UTC) + 30 * 24 * HOUR
+    before = gate_evidence(runs(), later, 72.0, Source.REHEARSED)
+    after = gate_evidence(runs(), later, 72.0, Source.REHEARSED, is_switched=True)
+    assert [row.claim[:2] for row in before if row.verdict is Verdict.FAIL] == ["01", "03", "06"]
+    assert [row.claim[:2] for row in after if row.verdict is Verdict.FAIL] == ["06"]
+    assert "minutes old" in next(row.note for row in after if row.claim.startswith("03")), "a reading all the same"
+    early = datetime.now(UTC) - HOUR
+    assert all(
+        "a clock is wrong" in row.note
+        for row in gate_evidence(runs(), early, 72.0, Source.REHEARSED, is_switched=True)
+        if row.value
+    )
+
+
 def test_evidence_of_the_future_does_not_count(ran: Ran) -> None:
     ran("02_workstations")
     found = runs()["02_workstations"]

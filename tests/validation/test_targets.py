@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,16 +13,18 @@ from hypothesis import strategies as st
 from orchestra_lib import settings
 from orchestra_lib.display.schedule import schedule_figure
 from orchestra_lib.display.targets import criteria_table, opportunities_table, targets_figure, targets_table
-from orchestra_lib.evidence import Bound, Source, Verdict
+from orchestra_lib.evidence import Bound, Evidence, Source, Verdict, yes_or_no
 from orchestra_lib.ledger import Entry
 from orchestra_lib.prices import list_prices
-from orchestra_lib.record import Outcome
+from orchestra_lib.record import Outcome, open_record
 from orchestra_lib.settings.windows import Window
-from orchestra_lib.validation.criteria import criteria
+from orchestra_lib.validation.criteria import Criterion, criteria
+from orchestra_lib.validation.gates import counted_now
 from orchestra_lib.validation.opportunities import cost_levers, opportunities
 from orchestra_lib.validation.report_page import Report, page
 from orchestra_lib.validation.retirement import retirement
 from orchestra_lib.validation.schedule import schedule
+from orchestra_lib.validation.sealed import SealedRun
 from orchestra_lib.validation.targets import Side, State, Target
 
 DAY = date(2026, 11, 26)
@@ -140,6 +142,34 @@ def test_one_target_that_is_missing_or_missed_takes_the_whole_criterion_with_it(
     assert found[1].state is State.REACHED
     missed = criteria(whole(api=target(side(120, 1), title="API, p95")), RECALL, {}, None)
     assert missed[0].state is State.NOT_REACHED
+
+
+def test_reliability_and_security_are_shown_by_runs_that_are_not_too_old() -> None:
+    drills = (
+        "rows on the source acknowledged and not there", "rows on the target acknowledged and not there",
+        "marker rows that a restore lost", "changes in quarantine",
+    )  # fmt: skip
+    memory = sealed("03_memory", *(Evidence(claim, Source.MEASURED, 0, "rows", Bound("==", 0)) for claim in drills))
+    others = [
+        sealed(name, yes_or_no("read back", Source.OBSERVED, True)) for name in ("01_infrastructure", "02_workstations")
+    ]
+    runs, ended = {run.entry.runbook: run for run in (memory, *others)}, memory.ended
+    assert ended is not None
+
+    def judged(days: int, *, is_switched: bool = False) -> Criterion:
+        at = ended + timedelta(days=days)
+        return criteria(whole(), RECALL, counted_now(runs, at, 72.0, is_switched=is_switched), None)[4]
+
+    assert judged(2).state is State.REACHED
+    assert judged(4).state is State.MISSING
+    assert "03_memory does not count: its evidence is 96.0 hours old, and 72 are allowed" in judged(4).evidence
+    assert judged(30, is_switched=True).state is State.REACHED, "it was judged at the switch"
+
+
+def sealed(runbook: str, *rows: Evidence) -> SealedRun:
+    found = open_record(runbook, None, None)
+    found.ended = found.started
+    return SealedRun(entry(runbook, found.run_id, found.started.isoformat()), found, rows, ())
 
 
 def test_faster_with_less_recall_is_no_improvement() -> None:
