@@ -3,12 +3,14 @@
 .venv/bin/python tests/faults/killed_chain.py [--kills 20] [--seed 1] [--until 07] [--rows 3000]
 
 First the chain runs undisturbed, in a home of its own. Then, in another, it is killed by SIGKILL with everything that
-it has started (papermill, kernels, the rehearsal's writer, the stream's process), after a time drawn from that of the
-undisturbed one; the local target's servers live on, as Google Cloud does. It is resumed at the phase that was cut off
+it has started (papermill, kernels, the rehearsal's writer, the stream's process), after a time drawn from what the
+undisturbed one took for the phases that are left; the local target's servers live on, as Google Cloud does. It is resumed at the phase that was cut off
 and killed again, until it comes to its end; then it begins anew in a fresh home, until there have been as many kills as
 were asked for. Compared are, phase by phase, the claims, their bounds and their verdicts, and the values of those that
-have to be exactly something; not the checks of what a plan needs, which are fewer where less is left to do. Exits with
-1 when an end differs or ``audit verify`` finds something.
+have to be exactly something; not the checks of what a plan needs, which are fewer where less is left to do. A phase's
+evidence is that of its last run and, of what that one had no occasion to do again (a revision serves already), that of
+the runs before it that were cut off: a record holds what its own run has found out, and theirs are sealed as well.
+Exits with 1 when an end differs or ``audit verify`` finds something.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain as chained
 from pathlib import Path
 
 import psutil
@@ -32,6 +36,7 @@ import psutil
 _HOME = "orchestra-killed-chain-"
 _FRACTION_LEFT_ALONE = 0.02  # of the chain's time: interpreters are still starting
 _LINES_SHOWN = 12
+_START_SECONDS = 2.0  # of a phase: papermill and its kernel
 _OF_THE_PLAN = ("permissions that the plan needs", "quota ", "organisation policies that forbid", "the organisation ")
 """Claims of checks before the start: what is asked depends on what is left to do, and is less after a kill."""
 
@@ -73,20 +78,37 @@ class Chain:
             [*command, *parameters], env=self.variables, stdout=log, stderr=log, start_new_session=True
         )
 
+    def _entries(self) -> list[dict[str, object]]:
+        """The ledger, in its order."""
+        path = self.home / "runs" / "ledger.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
     def reached(self) -> dict[str, dict[str, object]]:
         """Runbook -> its last settled entry of the ledger."""
-        path = self.home / "runs" / "ledger.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return {entry["runbook"]: entry for entry in map(json.loads, lines)}
+        return {str(entry["runbook"]): entry for entry in self._entries()}
 
     def evidence(self) -> Evidence:
-        """What each runbook's last run has shown."""
-        found = {}
-        for runbook, entry in self.reached().items():
+        """What each runbook's last run has shown, and what only those before it that were cut off."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for entry in reversed(self._entries()):
             rows = json.loads(Path(str(entry["record"])).read_text())["evidence"]
             judged = [row for row in rows if row["verdict"] != "NOTED" and not row["claim"].startswith(_OF_THE_PLAN)]
-            found[runbook] = tuple(sorted({_line(row) for row in judged}))
-        return found
+            told = found.setdefault(str(entry["runbook"]), {})
+            new = {str(row["claim"]) for row in judged} - told.keys()
+            for row in judged:
+                if row["claim"] in new:
+                    told.setdefault(str(row["claim"]), []).append(_line(row))
+        return {runbook: tuple(sorted({*chained.from_iterable(told.values())})) for runbook, told in found.items()}
+
+    def seconds(self) -> dict[str, float]:
+        """Runbook -> how long its last run took."""
+        records = {name: json.loads(Path(str(entry["record"])).read_text()) for name, entry in self.reached().items()}
+        begun_ended = {name: (record["started"], record["ended"]) for name, record in records.items()}
+        return {name: (_moment(ended) - _moment(begun)).total_seconds() for name, (begun, ended) in begun_ended.items()}
+
+
+def _moment(told: str) -> datetime:
+    return datetime.fromisoformat(told)
 
 
 def _line(row: Mapping[str, object]) -> str:
@@ -98,20 +120,20 @@ def _line(row: Mapping[str, object]) -> str:
     return f"{row['verdict']} {claim}{value}, {target}"
 
 
-def undisturbed(chain: Chain) -> tuple[float, Evidence]:
-    """Run it to its end; how many seconds that took, and what it has shown. Raises RuntimeError when it fails."""
-    began = time.monotonic()
+def undisturbed(chain: Chain) -> tuple[dict[str, float], Evidence]:
+    """Run it to its end; how many seconds each phase took, and what it has shown. Raises RuntimeError when it fails."""
     if chain.start("00").wait():
         raise RuntimeError("the chain fails by itself:\n" + "\n".join(_last_lines(chain)))
-    return time.monotonic() - began, chain.evidence()
+    return chain.seconds(), chain.evidence()
 
 
-def killed(chain: Chain, seconds: float, kills: int, draw: random.Random) -> tuple[int, list[str]]:
+def killed(chain: Chain, seconds: Mapping[str, float], kills: int, draw: random.Random) -> tuple[int, list[str]]:
     """Kill it up to ``kills`` times and let it come to its end; how often it was killed, and where."""
     first, where = "00", list[str]()
     while True:
         process = chain.start(first)
-        wait = draw.uniform(_FRACTION_LEFT_ALONE, 1.0) * seconds if len(where) < kills else None
+        left = sum(taken + _START_SECONDS for name, taken in seconds.items() if name[:2] >= first)
+        wait = draw.uniform(_FRACTION_LEFT_ALONE, 1.0) * left if len(where) < kills else None
         try:
             code = process.wait(wait)
         except subprocess.TimeoutExpired:
@@ -209,7 +231,7 @@ def main() -> int:
     with _home(options.until, parameters) as chain:
         seconds, wanted = undisturbed(chain)
     print(
-        f"undisturbed: {seconds:.0f} s, {sum(map(len, wanted.values()))} judged rows in {len(wanted)} runbooks",
+        f"undisturbed: {sum(seconds.values()):.0f} s, {sum(map(len, wanted.values()))} judged rows in {len(wanted)} runbooks",
         flush=True,
     )
     failed, total, number, began = 0, 0, 0, time.monotonic()
