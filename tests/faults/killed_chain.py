@@ -4,13 +4,13 @@
 
 First the chain runs undisturbed, in a home of its own. Then, in another, it is killed by SIGKILL with everything that
 it has started (papermill, kernels, the rehearsal's writer, the stream's process), after a time drawn from what the
-undisturbed one took for the phases that are left; the local target's servers live on, as Google Cloud does. It is resumed at the phase that was cut off
-and killed again, until it comes to its end; then it begins anew in a fresh home, until there have been as many kills as
-were asked for. Compared are, phase by phase, the claims, their bounds and their verdicts, and the values of those that
-have to be exactly something; not the checks of what a plan needs, which are fewer where less is left to do. A phase's
-evidence is that of its last run and, of what that one had no occasion to do again (a revision serves already), that of
-the runs before it that were cut off: a record holds what its own run has found out, and theirs are sealed as well.
-Exits with 1 when an end differs or ``audit verify`` finds something.
+undisturbed one took for the phases that are left; the local target's servers live on, as Google Cloud does. It is
+resumed at the phase that was cut off and killed again, until it comes to its end; then it begins anew in a fresh home,
+until there have been as many kills as were asked for. Compared are, phase by phase, the claims, their bounds and their
+verdicts, and the values of those that have to be exactly something; not the checks of what a plan needs, which are
+fewer where less is left to do. A phase's evidence is that of its last run and, of what that one had no occasion to do
+again (a revision serves already), that of the runs before it that were cut off: a record holds what its own run has
+found out, and theirs are sealed as well. Exits with 1 when an end differs or ``audit verify`` finds something.
 """
 
 from __future__ import annotations
@@ -231,7 +231,8 @@ def main() -> int:
     with _home(options.until, parameters) as chain:
         seconds, wanted = undisturbed(chain)
     print(
-        f"undisturbed: {sum(seconds.values()):.0f} s, {sum(map(len, wanted.values()))} judged rows in {len(wanted)} runbooks",
+        f"undisturbed: {sum(seconds.values()):.0f} s, "
+        f"{sum(map(len, wanted.values()))} judged rows in {len(wanted)} runbooks",
         flush=True,
     )
     failed, total, number, began = 0, 0, 0, time.monotonic()
