@@ -40,6 +40,12 @@ _ONE = 1  # the Gemini models: https://docs.cloud.google.com/gemini-enterprise-a
 _LONGEST_BATCH_CHARACTERS = 40_000  # 20,000 tokens a request, and a token of code can have two characters
 
 
+def space_of(model: str, task: Task) -> str:
+    """What texts of a task are embedded by, in words: vectors of two that differ here compare nothing."""
+    in_front = _TASKS_IN_FRONT.get(model)
+    return f"{model}, texts after {in_front[task]!r}" if in_front else f"{model}, task {task}"
+
+
 @dataclass(frozen=True)
 class Embedded:
     """Vectors in the order of the texts, float32 (n, dimension), unit rows; and what it took.

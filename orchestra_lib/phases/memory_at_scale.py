@@ -19,7 +19,7 @@ from orchestra_lib.memory_target import primary_instance
 from orchestra_lib.move import STREAM, TARGET_TABLE, Move
 from orchestra_lib.scale.attempts import run_transfer
 from orchestra_lib.scale.estimate import Machines, one_process, pipeline
-from orchestra_lib.scale.options import dataflow_flags
+from orchestra_lib.scale.options import dataflow_flags, most_at_once
 from orchestra_lib.scale.spec import MIB, Pace, TransferSpec
 from orchestra_lib.settings import Settings
 from orchestra_lib.target import DATABASE
@@ -42,9 +42,8 @@ def both_ways(settings: Settings, taken: Inventory) -> tuple[Evidence, ...]:
     dataflow, row_bytes = settings.scale.dataflow, taken.table_bytes / max(1, taken.rows)
     shared = None if dataflow else float(os.cpu_count() or 1)
     machines = Machines(_CPUS_OF_A_DATABASE, _CPUS_OF_A_DATABASE, _LOG_BYTES_PER_SECOND, shared)
-    cpus = dataflow.most_workers * int(dataflow.machine_type.rpartition("-")[2]) if dataflow else settings.scale.workers
-    where = "dataflow" if dataflow else "here"
-    ways = one_process(taken.rows, row_bytes, machines), pipeline(taken.rows, row_bytes, machines, float(cpus), where)
+    cpus, where = float(most_at_once(settings)), "dataflow" if dataflow else "here"
+    ways = one_process(taken.rows, row_bytes, machines), pipeline(taken.rows, row_bytes, machines, cpus, where)
     return tuple(way.evidence() for way in ways)
 
 
@@ -68,7 +67,7 @@ def copied_by_pipeline(settings: Settings, move: Move, taken: Inventory) -> tupl
             settings.memory.source.columns,
             TARGET_TABLE,
             wanted.range_mib * MIB,
-            wanted.workers,
+            most_at_once(settings),
             Pace(wanted.rows_per_second, wanted.commit_ms),
         )
         done = run_transfer(spec, flags, Progress("transfer", "ranges"))

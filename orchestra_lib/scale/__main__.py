@@ -5,7 +5,8 @@
     python -m orchestra_lib.scale embed SPEC [BEAM OPTIONS]
 
 Without ``--runner`` the pipeline runs here, in worker processes (see ``forked_workers``); exit code 75 says that one of
-them died. The last line of output is JSON: the pipeline's metrics, and with verify what was found in each range.
+them died. The last line of output is JSON: the pipeline's metrics, and with verify the numbers of the ranges that were
+made, and what was found in each.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import argparse
 import json
 import os
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from orchestra_lib.errors import OrchestraError, ParameterError
+from orchestra_lib.memory.ranges import KeyRange
 from orchestra_lib.scale.backfill import missing_ranges_of
 from orchestra_lib.scale.extra import require_beam
+from orchestra_lib.scale.runner import require_reachable_report, runner_of
 from orchestra_lib.scale.size_ranges import ranges_of
 from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec, read_embedding_spec, read_spec
 
@@ -39,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("verify needs --report")
     try:
         require_beam()
+        if asked.pipeline == "verify":
+            require_reachable_report(asked.report, flags)
         spec = read_embedding_spec(asked.spec) if asked.pipeline == "embed" else read_spec(asked.spec)
         print(json.dumps(_run(spec, asked, flags)))
     except OrchestraError as error:
@@ -69,24 +75,28 @@ def _run(spec: TransferSpec | EmbeddingSpec, asked: argparse.Namespace, flags: S
     if asked.held and not sys.stdin.readline():
         raise ParameterError("--held, and no line of input came to say that the ranges are noted: nothing was done")
     pipeline = beam.Pipeline(runner=runner, options=options)
+    # A name of its own: under a prefix that is kept, the findings of an earlier verification are not this one's.
+    report, checked = f"{asked.report}-{uuid.uuid4().hex}", tuple[KeyRange, ...]()
     if isinstance(spec, EmbeddingSpec):
         embedding_pipeline(pipeline, spec, begin_embedding(spec))
     elif asked.report is None:
         transfer_pipeline(pipeline, spec, missing_ranges_of(spec))
     else:
-        verify_pipeline(pipeline, spec, ranges_of(spec), asked.report)
+        checked = ranges_of(spec)
+        verify_pipeline(pipeline, spec, checked, report)
     result = pipeline.run()
     result.wait_until_finish()
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))
-    ranges = {} if asked.report is None else {"ranges": [json.loads(line) for line in read_report(asked.report)]}
-    return {"metrics": _metrics(found), **ranges}
+    if asked.report is None:
+        return {"metrics": _metrics(found)}
+    lines = [json.loads(line) for line in read_report(report)]
+    return {"metrics": _metrics(found), "made": [one.number for one in checked], "ranges": lines}
 
 
 def _flags(spec: TransferSpec | EmbeddingSpec, flags: Sequence[str]) -> list[str]:
     """Beam's options; without a runner, ours for this machine."""
     here = ["--direct_running_mode=multi_processing", f"--direct_num_workers={spec.workers}"]
-    named = any(flag.startswith("--runner") for flag in flags)
-    return [*flags] if named else [*here, *flags]
+    return [*here, *flags] if runner_of(flags) is None else [*flags]
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from typing import IO, Any
 from orchestra_lib import local_target
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory.compare import Difference
-from orchestra_lib.scale.backfill import begin, finish, ranges_there
+from orchestra_lib.scale.backfill import begin, finish, held, ranges_there
 from orchestra_lib.scale.checking import Checked, CheckedRange, together
 from orchestra_lib.scale.extra import beam_python
+from orchestra_lib.scale.runner import require_reachable_report
 from orchestra_lib.scale.spec import EmbeddingSpec, TransferSpec
 from orchestra_lib.settings import root
 
@@ -59,10 +60,11 @@ def run_transfer(
     """Begin the transfer or go on with it, until every range is there.
 
     ``progress`` is called with ranges done and ranges in all. ``flags`` are Beam's. Raises DataError with what the last
-    attempt said when four in a row bring nothing, ParameterError without Beam, TargetUnreachable.
+    attempt said when four in a row bring nothing, ParameterError without Beam, TargetUnreachable, and LockHeld while
+    somebody else copies or a stream runs.
     """
     began = time.monotonic()
-    with _program("transfer", spec, flags) as attempt:
+    with _program("transfer", spec, flags) as attempt, held(spec):
         begun = begin(spec)
         ranges, missing = begun.ranges, len(begun.missing)
         attempts = _until_none_is_missing(
@@ -71,8 +73,8 @@ def run_transfer(
             missing,
             lambda: ranges - ranges_there(spec),
         )
-    if missing:
-        finish(spec)
+        if not begun.done:
+            finish(spec)
     if progress is not None:
         progress(ranges, ranges)
     return TransferRun(ranges, ranges - missing, attempts, time.monotonic() - began)
@@ -96,19 +98,21 @@ def run_embedding(spec: EmbeddingSpec, flags: Sequence[str] = ()) -> tuple[Attem
 def run_verification(spec: TransferSpec, report: str | None = None, flags: Sequence[str] = ()) -> Checked:
     """Compare both sides whole; reads only. ``report`` is a prefix of files that are kept: ``gs://…`` on Dataflow.
 
-    Raises DataError when the pipeline does not come to its end in four attempts, ParameterError without Beam.
+    Raises DataError when the pipeline does not come to its end in four attempts, or not every range was reported;
+    ParameterError without Beam, or where workers elsewhere have no report that they can write to.
     """
+    require_reachable_report(report, flags)
     python = beam_python()
     with tempfile.TemporaryDirectory(prefix="orchestra-scale-") as folder:
         spec_file = Path(folder) / "spec.json"
         spec_file.write_text(spec.as_json())
-        for number in range(_FRUITLESS):
-            written = f"{report or Path(folder) / 'report'}-{number}"
-            command = [str(python), "-m", "orchestra_lib.scale", "verify", str(spec_file)]
-            with _started([*command, f"--report={written}", *flags]) as started:
+        written = f"--report={report or Path(folder) / 'report'}"
+        for _ in range(_FRUITLESS):
+            command = [str(python), "-m", "orchestra_lib.scale", "verify", str(spec_file), written, *flags]
+            with _started(command) as started:
                 attempt = started.ended(_nothing)
             if attempt.exit_code == 0:
-                return together(map(_checked_range, attempt.result["ranges"]))
+                return together(map(_checked_range, attempt.result["ranges"]), attempt.result["made"])
     raise DataError(f"the verification did not come to its end in {_FRUITLESS} attempts: {attempt.said}")
 
 

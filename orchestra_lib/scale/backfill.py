@@ -28,9 +28,13 @@ from orchestra_lib.scale.spec import TransferSpec
 
 @dataclass(frozen=True)
 class Begun:
-    """A transfer that may be worked on: why it stands as it does, in words, and the ranges that are missing."""
+    """A transfer that may be worked on: why it stands as it does, in words, and the ranges that are missing.
+
+    ``done`` says that its end is noted already: with nothing missing and no note, a launcher died between the two.
+    """
 
     reason: str
+    done: bool
     ranges: int
     missing: tuple[KeyRange, ...]
 
@@ -47,7 +51,18 @@ def begin(spec: TransferSpec) -> Begun:
         if before.state == NEW:
             _begin_anew(spec, job, source, target)
         missing = () if before.state == DONE else missing_ranges(target, spec.stream)
-        return Begun(before.reason, len(all_ranges(target, spec.stream)), missing)
+        return Begun(before.reason, before.state == DONE, len(all_ranges(target, spec.stream)), missing)
+
+
+@contextmanager
+def held(spec: TransferSpec) -> Iterator[None]:
+    """Hold the stream's lock inside, unless the transfer is complete: then a stream may run. Raises LockHeld."""
+    job = spec.job()
+    if standing(spec.copy_spec(job)).state == DONE:
+        yield
+        return
+    with connect(job.target_conninfo, role="target") as target, state_tables.stream_lock(target, spec.stream):
+        yield
 
 
 def missing_ranges_of(spec: TransferSpec) -> tuple[KeyRange, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from orchestra_lib.database import connect
+from orchestra_lib.errors import DataError
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory.checksum import require_equal_digests
 from orchestra_lib.memory.compare import Difference, differences
@@ -92,9 +93,20 @@ class Checker:
         return CheckedRange(key_range.number, theirs.rows, ours.rows, differing, tuple(named))
 
 
-def together(ranges: Iterable[CheckedRange]) -> Checked:
-    """All ranges as one finding, the rows in key order."""
+def together(ranges: Iterable[CheckedRange], made: Collection[int]) -> Checked:
+    """All ranges as one finding, the rows in key order. ``made`` are the numbers of the ranges that were to be checked.
+
+    Raises DataError unless each of these was found once and nothing else was: what was not compared is not the same.
+    """
     found = sorted(ranges, key=lambda one: one.number)
+    numbers = [one.number for one in found]
+    if not made or numbers != sorted(made):
+        unknown = sorted(set(made) - set(numbers))
+        first = f", the first without one is range {unknown[0]}" if unknown else ""
+        raise DataError(
+            f"{len(made)} ranges were made and {len(numbers)} findings are there, of {len(set(numbers))} ranges{first};"
+            " nothing is known of the whole: verify again, with a report that every worker can write"
+        )
     return Checked(
         len(found),
         sum(one.source_rows for one in found),

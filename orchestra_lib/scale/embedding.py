@@ -14,7 +14,7 @@ from psycopg import sql
 
 from orchestra_lib.assistant.calls import genai_client
 from orchestra_lib.assistant.embedding_cache import EmbeddingCache
-from orchestra_lib.assistant.embeddings import Embedder
+from orchestra_lib.assistant.embeddings import Embedder, Task, space_of
 from orchestra_lib.cloud.target import connect as cloud
 from orchestra_lib.database import connect
 from orchestra_lib.errors import ParameterError
@@ -27,12 +27,18 @@ from orchestra_lib.scale.spec import EmbeddingSpec
 from orchestra_lib.settings import Settings, load
 from orchestra_lib.settings.assistant import Assistant
 
+_TASK: Task = "RETRIEVAL_DOCUMENT"
+
 
 class Reembedder:
     """A worker's session with the memories, and its model. Closes with the ``with`` block, or by ``close``."""
 
     def __init__(self, spec: EmbeddingSpec) -> None:
-        """Connect to both. Raises ParameterError where the environment has no model, TargetUnreachable."""
+        """Connect to both.
+
+        Raises ParameterError where the environment has no model, or too few requests for so many workers;
+        TargetUnreachable.
+        """
         settings, wanted, project = _model_of(spec)
         self._table = fresh_table(spec, wanted)
         self._stack = ExitStack()
@@ -45,7 +51,7 @@ class Reembedder:
             wanted.embedding_model,
             wanted.embedding_dimension,
             cache,
-            requests_per_minute=max(1, wanted.embedding.requests_per_minute // spec.workers),
+            requests_per_minute=_requests_of_a_worker(spec, wanted),
             connections=wanted.embedding.connections,
         )
 
@@ -64,18 +70,19 @@ class Reembedder:
         return embed_range(self._connection, self._table, key_range, self._vectors)
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self._embedder.embed(texts, "RETRIEVAL_DOCUMENT").vectors
+        return self._embedder.embed(texts, _TASK).vectors
 
 
 def fresh_table(spec: EmbeddingSpec, wanted: Assistant) -> FreshTable:
     """The tables of a change of model."""
     memories, fresh = (sql.Identifier(*name.split(".")) for name in (spec.memories, spec.fresh))
-    return FreshTable(memories, fresh, wanted.embedding_dimension)
+    return FreshTable(memories, fresh, wanted.embedding_dimension, space_of(wanted.embedding_model, _TASK))
 
 
 def begin_embedding(spec: EmbeddingSpec) -> tuple[KeyRange, ...]:
-    """Make the table beside unless it is there; returns the ranges to go through. Raises DataError."""
+    """Make the table beside unless it is there; returns the ranges to go through. Raises DataError, ParameterError."""
     _, wanted, _ = _model_of(spec)
+    _requests_of_a_worker(spec, wanted)
     with _memories(spec) as connection:
         create(connection, fresh_table(spec, wanted))
         return ranges_by_size(connection, source_table(connection, spec.memories, {}), spec.range_bytes)
@@ -86,6 +93,17 @@ def memories_left(spec: EmbeddingSpec) -> int:
     _, wanted, _ = _model_of(spec)
     with _memories(spec) as connection:
         return left(connection, fresh_table(spec, wanted))
+
+
+def _requests_of_a_worker(spec: EmbeddingSpec, wanted: Assistant) -> int:
+    """A worker's share of the requests a minute. Raises ParameterError where it would be less than one."""
+    of_all = wanted.embedding.requests_per_minute
+    if of_all < spec.workers:
+        raise ParameterError(
+            f"{spec.workers} workers cannot share {of_all} requests a minute: take fewer workers, or allow more "
+            "(assistant.embedding.requests_per_minute)"
+        )
+    return of_all // spec.workers
 
 
 def _memories(spec: EmbeddingSpec) -> psycopg.Connection:

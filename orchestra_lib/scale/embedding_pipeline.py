@@ -22,7 +22,12 @@ class EmbedRange(WithSessions[Reembedder]):
         super().__init__(partial(Reembedder, spec))
         self._counters = {
             name: Metrics.counter(NAMESPACE, told)
-            for name, told in (("memories", "memories embedded"), ("reused", "reused"), ("asked", "texts asked for"))
+            for name, told in (
+                ("memories", "memories embedded"),
+                ("reused", "reused"),
+                ("asked", "texts asked for"),
+                ("blank", "blank, without a vector"),
+            )
         }
 
     def process(self, element: KeyRange) -> Iterator[int]:

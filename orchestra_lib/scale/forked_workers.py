@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -38,7 +39,8 @@ class _Waiting:
     pipe: int
 
     def begin(self, variables: Mapping[str, str]) -> None:
-        with os.fdopen(self.pipe, "w") as pipe:
+        # It may have died while it waited: who watches it finds that out and ends the launcher.
+        with suppress(BrokenPipeError), os.fdopen(self.pipe, "w") as pipe:
             print(json.dumps(variables), file=pipe)
 
 

@@ -9,6 +9,18 @@ from orchestra_lib.errors import ParameterError
 from orchestra_lib.settings.model import Settings
 
 
+def most_at_once(settings: Settings) -> int:
+    """How many workers go at once at most, which is what a limit of all together is shared among.
+
+    On Dataflow a batch worker is a process of one thread for each core of a machine; elsewhere they are our processes.
+    https://docs.cloud.google.com/dataflow/docs/guides/troubleshoot-oom
+    """
+    dataflow = settings.scale.dataflow
+    if dataflow is None:
+        return settings.scale.workers
+    return dataflow.most_workers * int(dataflow.machine_type.rpartition("-")[2])
+
+
 def dataflow_flags(settings: Settings, job_name: str) -> tuple[str, ...]:
     """Beam's options, in the form of its command line. Raises ParameterError where the settings name no Dataflow.
 

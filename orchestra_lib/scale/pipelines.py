@@ -117,7 +117,7 @@ def transfer_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Seque
 
 
 def verify_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequence[KeyRange], report: str) -> None:
-    """Put the comparison of these ranges into a pipeline; it writes ``<report>*.jsonl``, a line a range."""
+    """Put the comparison of these ranges into a pipeline; it writes ``<report>-*.jsonl``, a line a range."""
     _ = (
         pipeline
         | "ranges" >> beam.Create(ranges, reshuffle=False)
@@ -128,8 +128,8 @@ def verify_pipeline(pipeline: beam.Pipeline, spec: TransferSpec, ranges: Sequenc
 
 
 def read_report(report: str) -> Iterator[str]:
-    """The lines that the verification wrote, in no order, wherever that was."""
-    (match,) = FileSystems.match([f"{report}*.jsonl"])
+    """The lines that the verification wrote, in no order, wherever that was; none where nothing is."""
+    (match,) = FileSystems.match([f"{report}-*.jsonl"])
     for file in match.metadata_list:
         with FileSystems.open(file.path) as lines:
             yield from lines.read().decode().splitlines()

@@ -36,7 +36,8 @@ class Pace:
 class TransferSpec:
     """One transfer. ``source`` and ``target`` are endpoints (see ``endpoint``); ``columns`` maps ours to theirs.
 
-    The table is cut into ranges of about ``range_bytes`` of rows; ``workers`` is how many work at once.
+    The table is cut into ranges of about ``range_bytes`` of rows; ``workers`` is how many work at once at most, and
+    each takes that part of the pace (``options.most_at_once`` counts them).
     """
 
     source: str
@@ -76,7 +77,7 @@ class EmbeddingSpec:
     """A change of model: the endpoint of the memories, their table and the one beside it for the new vectors.
 
     ``environment`` names the parameter file that has the model, its dimension and how many requests a minute all
-    workers together may send.
+    workers together may send; ``workers`` is how many work at once at most (``options.most_at_once``).
     """
 
     target: str

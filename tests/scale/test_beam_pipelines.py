@@ -94,6 +94,30 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(pair, transfer):
     assert run_verification(transfer).differing == 0
 
 
+def test_a_worker_that_dies_while_it_waits_ends_the_launcher_as_one_that_dies_at_work(transfer, tmp_path):
+    begin(transfer)
+    (tmp_path / "spec.json").write_text(transfer.as_json())
+    command = [str(beam_python()), "-m", "orchestra_lib.scale", "transfer", str(tmp_path / "spec.json"), "--held"]
+    with subprocess.Popen(command, cwd=root(), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as launcher:
+        deadline = time.monotonic() + 60
+        while len(waiting := workers_of_beam()) < transfer.workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+        waiting[-1].kill()
+        _, said = launcher.communicate(b"begin\n", timeout=60)
+    assert launcher.returncode == WORKER_DIED, said.decode()
+    assert b"a worker died: -9" in said
+
+
+def test_a_verification_reads_its_own_findings_and_no_earlier_ones(pair, transfer, tmp_path):
+    run_transfer(transfer)
+    kept = str(tmp_path / "kept" / "report")
+    first = run_verification(transfer, kept)
+    second = run_verification(replace(transfer, range_bytes=RANGE_BYTES * 3), kept)
+    assert second.ranges < first.ranges
+    assert first.source_rows == second.source_rows == 600
+    assert len({file.name.rsplit("-", 3)[0] for file in (tmp_path / "kept").iterdir()}) == 2
+
+
 def test_workers_that_wait_go_with_a_launcher_that_is_killed(transfer, tmp_path):
     (tmp_path / "spec.json").write_text(transfer.as_json())
     command = [str(beam_python()), "-m", "orchestra_lib.scale", "transfer", str(tmp_path / "spec.json"), "--held"]

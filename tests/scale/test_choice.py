@@ -11,8 +11,11 @@ from orchestra_lib.errors import ParameterError
 from orchestra_lib.memory.inventory import take_inventory
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.move import Move
+from orchestra_lib.phases import memory_at_scale
 from orchestra_lib.phases.memory_at_scale import both_ways, copied_by_pipeline, wants_pipeline
+from orchestra_lib.scale.attempts import TransferRun
 from orchestra_lib.scale.extra import VARIABLE
+from orchestra_lib.scale.health import Governor
 
 
 @pytest.fixture
@@ -39,6 +42,18 @@ def test_both_ways_are_shown_where_the_pipeline_is_taken(taken):
     _, there = both_ways(production(pipeline_from_rows=1, dataflow=WORKERS), taken)
     assert "a pipeline of 32 cores on Dataflow" in there.claim
     assert "USD" in there.note
+
+
+def test_the_limit_of_all_workers_is_shared_by_as_many_as_dataflow_may_start(pair, taken, monkeypatch):
+    asked = []
+    done = TransferRun(ranges=1, ranges_before=0, attempts=(), seconds=0.0)
+    monkeypatch.setattr(memory_at_scale, "run_transfer", lambda spec, *_: asked.append(spec) or done)
+    wanted = local(pipeline_from_rows=1, rows_per_second=32_000, dataflow=WORKERS)
+    copied_by_pipeline(wanted, Move(wanted, pair.source, pair.target), taken)
+    here = local(pipeline_from_rows=1, rows_per_second=32_000)
+    copied_by_pipeline(here, Move(here, pair.source, pair.target), taken)
+    shares = [Governor(spec.pace, spec.workers).rows_per_second for spec in asked]
+    assert shares == [32_000 / (8 * 4), 32_000 / 2], "eight machines of four cores, two processes here"
 
 
 def test_a_store_that_stands_still_is_copied_by_one_process(taken):

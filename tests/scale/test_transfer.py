@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 
@@ -19,8 +20,10 @@ from orchestra_lib.memory.running_stream import RunningStream
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.memory.slot import mark
 from orchestra_lib.memory.stream import StreamSpec, Tuning
+from orchestra_lib.scale.attempts import run_transfer
 from orchestra_lib.scale.backfill import begin, finish, missing_ranges_of, ranges_there
 from orchestra_lib.scale.checking import Checker, together
+from orchestra_lib.scale.extra import VARIABLE
 from orchestra_lib.scale.size_ranges import ranges_of
 from orchestra_lib.scale.transfer import Carrier, Outcome
 
@@ -31,8 +34,9 @@ def transferred(spec, ranges):
 
 
 def checked(spec):
+    ranges = ranges_of(spec)
     with Checker(spec) as checker:
-        return together(checker.check(one) for one in ranges_of(spec))
+        return together(map(checker.check, ranges), [one.number for one in ranges])
 
 
 def target_writes(pair):
@@ -137,6 +141,20 @@ def test_a_transfer_goes_on_where_it_was_cut_off(pair, transfer):
     transferred(transfer, again.missing)
     finish(transfer)
     assert missing_ranges_of(transfer) == begin(transfer).missing == ()
+
+
+def test_a_transfer_whose_launcher_died_before_it_noted_the_end_is_noted_by_the_next(pair, transfer, monkeypatch):
+    transferred(transfer, begin(transfer).missing)
+    job = transfer.job()
+    assert standing(transfer.copy_spec(job)).state != DONE
+    monkeypatch.setenv(VARIABLE, sys.executable)  # nothing is missing, so no pipeline is let begin
+    run = run_transfer(transfer)
+    assert (run.attempts, run.ranges_before) == ((), run.ranges)
+    assert standing(transfer.copy_spec(job)).state == DONE
+    noted = "SELECT copy_done_at FROM orchestra_stream.stream"
+    before = execute(pair.target, noted)
+    run_transfer(transfer)
+    assert execute(pair.target, noted) == before
 
 
 def test_the_memory_phase_finds_the_transfer_done_and_streams_on_from_it(pair, transfer):
