@@ -19,6 +19,8 @@ from state_portrait import state_hash
 from target_portrait import target_portrait
 
 from orchestra_lib import record
+from orchestra_lib.errors import GateFailed
+from orchestra_lib.phases import finalization
 from orchestra_lib.phases.finalization import FinalizationPhase
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import OVERRIDES, root
@@ -346,6 +348,9 @@ def test_the_writers_are_switched_for_good_and_a_rollback_brings_them_home_with_
     assert gates == {
         "01": "MISSING", "02": "MISSING", "03": "REHEARSED", "04": "REHEARSED", "05": "FAIL", "06": "FAIL",
     }, "as they would have stopped the notebook here: 05 was undone"  # fmt: skip
+    with pytest.raises(GateFailed, match="a gate has closed since the plan was made, and nothing was switched"):
+        phase.switch_writers()
+    monkeypatch.setattr(finalization, "gate_evidence", lambda *_arguments, **_named: ())  # what a whole chain closes
     phase.switch_writers()
     assert "acknowledged and not there" in repr(phase.judged())
     phase.retention()

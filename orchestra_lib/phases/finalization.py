@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import plotly.graph_objects as go
-from psycopg import sql
 
 from orchestra_lib import audit, stream_process
 from orchestra_lib.append_only import whole_lines
@@ -20,13 +19,13 @@ from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
 from orchestra_lib.memory.cutover_journal import CutoverJournal, Outcome
 from orchestra_lib.memory_target import writers
-from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.api_release import rollouts
 from orchestra_lib.phases.cloud_work import CloudWork
 from orchestra_lib.phases.finalization_handover import HandOver
+from orchestra_lib.phases.finalization_judge import SwitchJudge
 from orchestra_lib.phases.finalization_outlook import Outlook
 from orchestra_lib.phases.memory_cutover import SOURCE, TARGET, CutoverSteps
-from orchestra_lib.phases.memory_load import WRITTEN_BY_A_REHEARSAL, RehearsalLoad
+from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
 from orchestra_lib.phases.vector_tuning import memory_store
@@ -35,7 +34,7 @@ from orchestra_lib.rollout.blue_green import redirect
 from orchestra_lib.rollout.service import RunService
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import Settings
-from orchestra_lib.validation.gates import PHASES, gate_evidence
+from orchestra_lib.validation.gates import evidence_read, gate_evidence, require_standing
 from orchestra_lib.validation.retirement import Retirement, retirement
 from orchestra_lib.validation.schedule import schedule
 from orchestra_lib.validation.sealed import SealedRun, latest_runs
@@ -62,7 +61,9 @@ class FinalizationPhase:
         self._stream = StreamSteps(self._stores, self._load, None)
         self._cutover = CutoverSteps(self._stores, self._load, self._stream)
         self._service = RunService(self._work.client, _service_name(run.settings))
+        self._judge = SwitchJudge(self._stores, self._load, self._cutover, self._stream)
         self._cutover.settle()
+        self._judge.settle()
         self._judged: tuple[Evidence, ...] = ()
         self._runs: Mapping[str, SealedRun] = latest_runs(self._environment, rehearsal=run.rehearsal)
         self.outlook = Outlook(run, self._work)
@@ -72,10 +73,9 @@ class FinalizationPhase:
     def checks(self) -> tuple[Evidence, ...]:
         """The gates of all phases, and what the switch itself needs. One red row, and nothing is switched."""
         with self._run.step("gates"):
-            wanted, obstacle = self._settings.finalization, self._cutover.obstacle
-            gates = gate_evidence(self._runs, datetime.now(UTC), wanted.evidence_hours, self._work.place.source)
+            obstacle = self._cutover.obstacle
             return (
-                *gates,
+                *self._gates(self._runs),
                 self._developers(),
                 yes_or_no(
                     "no rollout of the API is in its middle",
@@ -128,21 +128,29 @@ class FinalizationPhase:
         serving = self._serving()
         verb = Verb.KEEP if serving else Verb.UPDATE
         changes.append(Change(verb, "traffic of the API", "all of it", f"to {serving or 'one revision'}", serving))
-        read = {name: run.entry.record_sha256 for name, run in self._runs.items() if name[:2] in PHASES}
-        live: dict[str, object] = {"environment": self._environment, "live": self._cutover.live, "evidence": read}
+        live = {"environment": self._environment, "live": self._cutover.live, "evidence": evidence_read(self._runs)}
         return Plan(tuple(changes), live)
 
     # --- apply --------------------------------------------------------------------------------------------------------
 
     def switch_writers(self) -> Table:
-        """Let the writers write on the new store, for good; a rehearsal's own writer judges that nothing is lost."""
+        """Let the writers write on the new store, for good; a rehearsal's own writer judges that nothing is lost.
+
+        Raises GateFailed, before anything is changed, when the evidence is not what the plan was approved on.
+        """
+        is_to_switch = self._cutover.live == SOURCE
+        if is_to_switch:
+            # Hours may lie between the checks and the button.
+            found = latest_runs(self._environment, rehearsal=self._run.rehearsal)
+            require_standing(self._gates(found), evidence_read(found), evidence_read(self._runs), self._run.rehearsal)
         self._work.publish_freeze()
-        if self._cutover.live == SOURCE:
+        if is_to_switch:
             self._load.start()
         table = self._cutover.switch_over()
         if self._load.is_running:
             time.sleep(_WRITES_ON_SECONDS)
-            self._judge()
+            self._judged = self._judge.judge()
+            self._run.add(*self._judged)
         if not self._work.is_local:
             self._cutover.hand_stream_over()
         return table
@@ -219,7 +227,7 @@ class FinalizationPhase:
                 Evidence(
                     "rows of the rehearsal's writer left on either store",
                     Source.OBSERVED,
-                    self._left(),
+                    self._judge.left(),
                     "rows",
                     Bound("==", 0),
                 ),
@@ -238,6 +246,10 @@ class FinalizationPhase:
     def _environment(self) -> str:
         return self._settings.environment.name
 
+    def _gates(self, runs: Mapping[str, SealedRun]) -> tuple[Evidence, ...]:
+        hours, is_switched = self._settings.finalization.evidence_hours, self._cutover.live == TARGET
+        return gate_evidence(runs, datetime.now(UTC), hours, self._work.place.source, is_switched=is_switched)
+
     def _developers(self) -> Evidence:
         """The strategy's second criterion is for people to say: on Google Cloud somebody has to have asked them."""
         claim, said = "the developers agree", self._settings.finalization.developers_agree
@@ -255,36 +267,6 @@ class FinalizationPhase:
             note = "its slot keeps what comes, and the switch waits until it has caught up"
             return Evidence(claim, Source.OBSERVED, "rests", note=note)
         return Evidence(claim, Source.OBSERVED, found.status.state, note=found.status.sentence())
-
-    def _judge(self) -> None:
-        """Hold the new store against the writer's ledger, then delete its rows, there and by the stream back."""
-        with self._run.step("judge"):
-            target = self._stores.target()
-            rows = [*self._load.report_evidence(), *self._load.evidence("the target", target)]
-            with connect(target, role=TARGET) as session:
-                statement = sql.SQL("DELETE FROM {} WHERE {}").format(
-                    sql.Identifier(TARGET_TABLE), WRITTEN_BY_A_REHEARSAL
-                )
-                cleared = session.execute(statement).rowcount
-            self._cutover.drain_back()
-        claim = "rows of the rehearsal's writer that were deleted again"
-        self._judged = (*rows, Evidence(claim, Source.MEASURED, cleared, "rows"))
-        self._run.add(*self._judged)
-
-    def _left(self) -> int:
-        """Counted on both stores: the stream back has to have brought the deletions."""
-        source, target = self._stores.source.address, self._stores.target()
-        tables = ((source, self._settings.memory.source.table.split(".")), (target, [TARGET_TABLE]))
-        if not self._load.is_wanted:
-            return 0
-        counted = 0
-        for address, table in tables:
-            with connect(address, role="memory") as session:
-                statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
-                    sql.Identifier(*table), WRITTEN_BY_A_REHEARSAL
-                )
-                counted += int((session.execute(statement).fetchone() or (0,))[0])
-        return counted
 
     def _withheld(self) -> Evidence:
         """The old store's writers may not write there any more."""

@@ -6,11 +6,12 @@ a reading. Only 06 has to be fresh always: it measures what the others have left
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from orchestra_lib.evidence import Bound, Evidence, Source
+from orchestra_lib.errors import GateFailed
+from orchestra_lib.evidence import Bound, Evidence, Source, failing
 from orchestra_lib.settings import OVERRIDES
 from orchestra_lib.validation.sealed import SealedRun
 
@@ -36,6 +37,26 @@ def gate_evidence(
     """
     counted = counted_now(runs, now, freshest_hours, is_switched=is_switched)
     return tuple(_gate(runbook_of(phase), counted.get(runbook_of(phase)), now, source) for phase in PHASES)
+
+
+def evidence_read(runs: Mapping[str, SealedRun]) -> dict[str, str]:
+    """The gates' runbooks, each with the SHA-256 of the record that was read."""
+    return {name: run.entry.record_sha256 for name, run in runs.items() if name[:2] in PHASES}
+
+
+def require_standing(
+    gates: Sequence[Evidence], read: Mapping[str, str], approved: Mapping[str, str], rehearsal: bool
+) -> None:
+    """Raise GateFailed unless all gates stand, on the very evidence that an approved plan had read."""
+    red = tuple(str(row) for row in failing(gates, rehearsal=rehearsal))
+    if red:
+        raise GateFailed("\n".join(["a gate has closed since the plan was made, and nothing was switched", *red]), red)
+    other = sorted(name for name in {*read, *approved} if read.get(name) != approved.get(name))
+    if other:
+        raise GateFailed(
+            f"{', '.join(other)} ran since the plan was made, and nothing was switched: other evidence is another "
+            "plan; run the notebook again from its opening cell"
+        )
 
 
 def counted_now(

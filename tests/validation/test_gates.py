@@ -16,7 +16,14 @@ from orchestra_lib.evidence import Evidence, Source, Verdict, yes_or_no
 from orchestra_lib.plan import Plan
 from orchestra_lib.record import Record
 from orchestra_lib.runbook import Runbook
-from orchestra_lib.validation.gates import PHASES, gate_evidence, phase_reasons, runbook_of
+from orchestra_lib.validation.gates import (
+    PHASES,
+    evidence_read,
+    gate_evidence,
+    phase_reasons,
+    require_standing,
+    runbook_of,
+)
 from orchestra_lib.validation.sealed import SealedRun, latest_runs
 
 HOUR = timedelta(hours=1)
@@ -306,6 +313,28 @@ def test_a_run_that_was_broken_off_may_have_changed_what_was_measured(ran: Ran) 
     broken_off("08_vector_tuning", "recover")
     (reason,) = reasons("06_validation")
     assert "of 08_vector_tuning came after it" in reason
+
+
+def test_what_was_approved_is_switched_only_while_it_counts(ran: Ran) -> None:
+    for phase in PHASES:
+        ran(runbook_of(phase))
+    approved = evidence_read(runs())
+    assert set(approved) == {runbook_of(phase) for phase in PHASES}
+
+    def switch(later: timedelta = timedelta()) -> None:
+        found = runs()
+        gates = gate_evidence(found, datetime.now(UTC) + later, 24.0, Source.REHEARSED)
+        require_standing(gates, evidence_read(found), approved, rehearsal=True)
+
+    switch()
+    with pytest.raises(GateFailed, match=r"a gate has closed since the plan was made(.|\n)*25.0 hours old"):
+        switch(25 * HOUR)
+    ran("06_validation")
+    with pytest.raises(GateFailed, match="06_validation ran since the plan was made, and nothing was switched"):
+        switch()
+    ran("02_workstations")
+    with pytest.raises(GateFailed, match="of 02_workstations came after it"):
+        switch()
 
 
 def test_a_run_of_another_environment_says_nothing_of_this_one(ran: Ran) -> None:
