@@ -31,10 +31,18 @@ def writer_of(pair: Pair) -> str:
     return f"{name_of(pair)}_writer"
 
 
-def write_parameters(folder: Path, pair: Pair, environment: str = "local", **memory: dict[str, Any]) -> None:
-    """Write the parameter file of an environment whose source and target are the pair; ``memory`` is laid over it."""
-    content = yaml.safe_load((settings.root() / "parameters" / "local.yaml").read_text())
-    content["environment"]["name"] = environment
+def write_parameters(
+    folder: Path, pair: Pair, environment: str = "local", kind: str = "local", **memory: dict[str, Any]
+) -> None:
+    """Write the parameter file of an environment whose source and target are the pair; ``memory`` is laid over it.
+
+    ``kind`` gcp: nothing of it is a rehearsal, and what the local file lacks is as in production.
+    """
+    content = _content("local")
+    if kind != "local":
+        content = {**_content("production"), **content}
+        del content["rehearses"]
+    content["environment"].update(name=environment, kind=kind)
     own: dict[str, dict[str, Any]] = {
         "source": {"dsn": pair.source},
         "target": {"dsn": pair.target},
@@ -49,6 +57,11 @@ def write_parameters(folder: Path, pair: Pair, environment: str = "local", **mem
         for section, wanted in values.items():
             content["memory"][section].update(wanted)
     (folder / f"{environment}.yaml").write_text(yaml.safe_dump(content))
+
+
+def _content(environment: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((settings.root() / "parameters" / f"{environment}.yaml").read_text())
+    return content
 
 
 def make_writer(pair: Pair) -> str:

@@ -43,8 +43,16 @@ class Outcome(StrEnum):
     UNDONE = "undone"
 
 
+class Purpose(StrEnum):
+    """What a cutover is for. A drill's may be taken back by the next run, one for good only by whoever asks for it."""
+
+    DRILL = "drill"
+    FOR_GOOD = "for good"
+
+
 class _Event(StrEnum):
     BEGIN = "cutover begun"
+    KEPT = "kept for good"
     STEP_BEGUN = "begun"
     STEP_DONE = "done"
     STEP_UNDONE = "undone"
@@ -61,11 +69,15 @@ class RecordedStep:
 
 @dataclass
 class RecordedCutover:
-    """One cutover from the side ``here`` to the side ``there``. ``steps`` are those begun and not undone, in order."""
+    """One cutover from the side ``here`` to the side ``there``. ``steps`` are those begun and not undone, in order.
+
+    ``purpose`` is None in a journal that was written before purposes were.
+    """
 
     id: str
     here: str
     there: str
+    purpose: Purpose | None = None
     steps: dict[Step, RecordedStep] = field(default_factory=dict)
     outcome: Outcome | None = None
 
@@ -76,10 +88,13 @@ class RecordedCutover:
 
 
 class CutoverJournal:
-    """The journal of one store's cutovers. One process writes it at a time: the phase lock sees to that."""
+    """The journal of one store's cutovers. One process writes it at a time: the phase lock sees to that.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``purpose`` is noted of each cutover that begins.
+    """
+
+    def __init__(self, path: Path, purpose: Purpose = Purpose.FOR_GOOD) -> None:
+        self.path, self.purpose = path, purpose
         self._cutovers: dict[str, RecordedCutover] = {}
         self._withheld: dict[str, tuple[Grant, ...]] = {}
         self._entries = 0
@@ -102,8 +117,12 @@ class CutoverJournal:
 
     def live(self) -> str | None:
         """The side that is written to since the last cutover that was done; None when there was none."""
-        done = [cutover.there for cutover in self.cutovers if cutover.outcome is Outcome.DONE]
-        return done[-1] if done else None
+        last = self.last_done()
+        return last.there if last else None
+
+    def last_done(self) -> RecordedCutover | None:
+        """The last cutover that was done; None when there was none."""
+        return next((cutover for cutover in reversed(self.cutovers) if cutover.outcome is Outcome.DONE), None)
 
     def withheld(self, side: str) -> tuple[Grant, ...]:
         """The rights that were taken from writers of a side and not given back."""
@@ -117,8 +136,12 @@ class CutoverJournal:
                 f"{self.path}: the cutover from {open_one.here} to {open_one.there} has not ended; recover it first"
             )
         cutover = RecordedCutover(uuid.uuid4().hex, here, there)
-        self._write(cutover.id, _Event.BEGIN, here=here, there=there)
+        self._write(cutover.id, _Event.BEGIN, here=here, there=there, purpose=self.purpose.value)
         return self._cutovers[cutover.id]
+
+    def keep(self, cutover: RecordedCutover) -> None:
+        """Write that a cutover that was done stays, whatever it was begun for."""
+        self._write(cutover.id, _Event.KEPT)
 
     def begun(self, cutover: RecordedCutover, step: Step, **content: Any) -> None:
         """Write that a step begins; nothing of it may happen before this returns."""
@@ -152,9 +175,13 @@ class CutoverJournal:
         self._entries += 1
         event = _Event(entry["event"])
         if event is _Event.BEGIN:
-            self._cutovers[entry["cutover"]] = RecordedCutover(entry["cutover"], entry["here"], entry["there"])
+            purpose = Purpose(entry["purpose"]) if "purpose" in entry else None
+            self._cutovers[entry["cutover"]] = RecordedCutover(entry["cutover"], entry["here"], entry["there"], purpose)
             return
         cutover = self._cutovers[entry["cutover"]]
+        if event is _Event.KEPT:
+            cutover.purpose = Purpose.FOR_GOOD
+            return
         if event is _Event.END:
             cutover.outcome = Outcome(entry["outcome"])
             return

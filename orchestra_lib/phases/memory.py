@@ -98,7 +98,7 @@ class MemoryPhase:
         """What applying would change: AlloyDB, the target database, and the source's publication and slot."""
         cloud = self._stores.cloud.plan() if self._stores.cloud else Plan(())
         changes, live = self._database_plan()
-        return Plan((*cloud.changes, *changes), {**cloud.live_state, **live})
+        return Plan((*self.cutover.changes(), *cloud.changes, *changes), {**cloud.live_state, **live})
 
     # --- apply --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The cutover of runbook 03, there and back, and the judge of what became of every acknowledged write.
 
-While it lasts the stream runs in this process, so that the cutover knows which rows it has just applied. After a way
-back the stream goes on as a process of its own.
+While it lasts the stream runs in this process, so that the cutover knows which rows it has just applied. Afterwards it
+goes on as a process of its own; outside a rehearsal whatever became of the cutover, for its slot keeps the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestra_lib.display import Progress, Table
 from orchestra_lib.errors import GateFailed, ParameterError, TargetUnreachable
 from orchestra_lib.evidence import Evidence, Source, yes_or_no
 from orchestra_lib.memory.cutover import Cutover, Rules
-from orchestra_lib.memory.cutover_journal import CutoverJournal
+from orchestra_lib.memory.cutover_journal import CutoverJournal, Purpose
 from orchestra_lib.memory.running_stream import RunningStream
 from orchestra_lib.memory.sides import Direction, Side
 from orchestra_lib.memory.slot import mark
@@ -29,6 +29,7 @@ from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
+from orchestra_lib.plan import Change, Verb
 
 SOURCE, TARGET = "source", "target"
 _CATCH_UP_SECONDS = 120.0
@@ -41,7 +42,7 @@ class CutoverSteps:
     def __init__(self, stores: Stores, load: RehearsalLoad, stream: StreamSteps) -> None:
         self._stores, self._load, self._stream = stores, load, stream
         self._settings, self._run = stores.memory, stores.run
-        self._journal = CutoverJournal(stores.journal("cutover"))
+        self._path = stores.journal("cutover")
         self._running: RunningStream | None = None
         self._touched = Touched()
         self._stack = ExitStack()
@@ -53,13 +54,33 @@ class CutoverSteps:
         """Which side the writers write on: ``source`` or ``target``."""
         return self._journal.live() or SOURCE
 
+    @property
+    def _journal(self) -> CutoverJournal:
+        """As it is now: each cutover writes through a journal of its own."""
+        return CutoverJournal(self._path)
+
+    @property
+    def _returns_first(self) -> bool:
+        """Whether a run that applies brings the writers back before all else.
+
+        A drill that was cut off has left them on the target; in a rehearsal whoever has, 07 too.
+        """
+        last = self._journal.last_done()
+        if last is None or last.there != TARGET or not self._settings.drills.cutover:
+            return False
+        return self._run.rehearsal or last.purpose is Purpose.DRILL
+
+    @property
+    def _only_plans(self) -> bool:
+        return self._run.settings.run.mode == "plan"
+
     def recover(self) -> None:
         """End what a cutover of an earlier run has left in its middle: undo it, or complete it after its switch.
 
-        Writers that were left on the target, by a drill that was cut off or in a rehearsal by 07, are brought back.
+        A run that applies then brings writers back that a drill has left on the target; in a rehearsal those of 07 too.
         """
         self.settle()
-        if self.live == TARGET and self._settings.drills.cutover:
+        if self._returns_first and not self._only_plans:
             self.bring_back("Return of an earlier run's cutover")
             self._run.note("an earlier run has left the writers on the target: they have been brought back")
 
@@ -68,8 +89,9 @@ class CutoverSteps:
         if self._journal.unfinished() is not None:
             with self._run.step("recover cutover"):
                 self._stream.stop()
-                found = self._cutover(self._direction()).recover(self._follow)
+                found = self._cutover(self._direction(), Purpose.FOR_GOOD).recover(self._follow)
             self._run.note(f"an earlier run was cut off: {found.told}")
+            self._go_on()
 
     @property
     def can_return(self) -> bool:
@@ -77,16 +99,35 @@ class CutoverSteps:
         return self._direction().back is not None
 
     def bring_back(self, caption: str) -> Table:
-        """Switch the writers over to the source, with all that they wrote on the target; no stream runs afterwards."""
-        table = self._switch(self._direction().reversed(), caption)
+        """Switch the writers over to the source, with all that they wrote on the target.
+
+        In a rehearsal no stream runs afterwards.
+        """
+        table = self._switch(self._direction().reversed(), caption, Purpose.FOR_GOOD)
         self._end_running()
+        self._go_on()
         return table
 
     def checks(self) -> tuple[Evidence, ...]:
         """Nothing may be copied over a target that is written to."""
-        claim, there = "the writers write on the source", self.live == TARGET
-        note = "they were switched over: bring them back first (drill_cutover), or a copy would undo their work"
-        return (yes_or_no(claim, Source.OBSERVED, not there, note=note if there else ""),)
+        claim = "the writers write on the source"
+        if self.live == SOURCE:
+            return (yes_or_no(claim, Source.OBSERVED, True),)
+        if self._returns_first and self._only_plans:
+            note = "a run in mode apply brings them back before all else, and then makes its own plan"
+            return (Evidence("the writers write on the", Source.OBSERVED, TARGET, note=note),)
+        last, way = self._journal.last_done(), "drill_cutover"
+        if not self._run.rehearsal and last is not None and last.purpose is not Purpose.DRILL:
+            way = f"python -m orchestra_lib rollback --phase 07 --environment {self._run.settings.environment.name}"
+        note = f"they were switched over: bring them back first ({way}), or a copy would undo their work"
+        return (yes_or_no(claim, Source.OBSERVED, False, note=note),)
+
+    def changes(self) -> tuple[Change, ...]:
+        """The way back of writers that an earlier run has left on the target, for a plan that is only looked at."""
+        if not self._returns_first or not self._only_plans:
+            return ()
+        detail = "brought back before all else, with everything that they wrote on the target"
+        return (Change(Verb.UPDATE, "writers", "of the memory", detail, TARGET, SOURCE),)
 
     def there(self) -> Table:
         """Switch the writers over to the target, if that drill is wanted."""
@@ -95,16 +136,16 @@ class CutoverSteps:
         if reason:
             row = Evidence("drill: cutover and return", Source.ASSUMED, "not carried out", note=reason)
             return self._stores.show((row,), "Left out")
-        return self.switch_over()
+        return self._over(Purpose.DRILL)
 
     def switch_over(self) -> Table:
-        """Switch the writers over to the target. Raises GateFailed when something is in the way."""
+        """Switch the writers over to the target for good. Raises GateFailed when something is in the way."""
         if self.obstacle:
             raise GateFailed(f"the writers cannot be switched over: {self.obstacle}")
-        if self.live == TARGET:
-            row = Evidence("the writers write on the", Source.OBSERVED, TARGET, note="an earlier run has switched them")
-            return self._stores.show((row,), "Cut over already")
-        return self._switch(self._direction(), "Cutover: from the source to the target")
+        table, last = self._over(Purpose.FOR_GOOD), self._journal.last_done()
+        if last is not None and last.purpose is not Purpose.FOR_GOOD:
+            self._journal.keep(last)
+        return table
 
     def back(self) -> Table:
         """Let the writers write on the target for a while, then bring them back to the source."""
@@ -114,7 +155,7 @@ class CutoverSteps:
         wanted = self._settings.load
         if self._load.is_running and wanted is not None:
             time.sleep(wanted.seconds)
-        table = self._switch(self._direction().reversed(), "Return: from the target to the source")
+        table = self._switch(self._direction().reversed(), "Return: from the target to the source", Purpose.DRILL)
         self._end_running()
         self._stream.go_on()
         return table
@@ -166,24 +207,32 @@ class CutoverSteps:
             return "memory.writers.source is open: nobody has named the roles that write today"
         return ""
 
-    def _switch(self, direction: Direction, caption: str) -> Table:
+    def _over(self, purpose: Purpose) -> Table:
+        if self.live == TARGET:
+            row = Evidence("the writers write on the", Source.OBSERVED, TARGET, note="an earlier run has switched them")
+            return self._stores.show((row,), "Cut over already")
+        return self._switch(self._direction(), "Cutover: from the source to the target", purpose)
+
+    def _switch(self, direction: Direction, caption: str, purpose: Purpose) -> Table:
         progress = Progress("compare before the pause", "rows")
-        running = self._followed(direction.stream)
-        self._look_ahead(direction)
-        with self._run.step(f"cut over to the {direction.there.role}"):
-            found = self._cutover(direction).run(
-                running, self._touched, self._follow, lambda rows: progress.say(f"{rows:,} rows")
-            )
+        try:
+            running = self._followed(direction.stream)
+            self._look_ahead(direction)
+            with self._run.step(f"cut over to the {direction.there.role}"):
+                found = self._cutover(direction, purpose).run(
+                    running, self._touched, self._follow, lambda rows: progress.say(f"{rows:,} rows")
+                )
+        except BaseException:
+            self._go_on()
+            raise
         return self._stores.show((*found.evidence(), *self._pauses()), caption)
 
     def _pauses(self) -> tuple[Evidence, ...]:
         return self._load.pause_evidence() if self._load.is_running else ()
 
-    def _cutover(self, direction: Direction) -> Cutover:
-        wanted = self._settings.copy_
-        return Cutover(
-            direction, self._journal, self._set_endpoint, Rules(ranges=wanted.ranges, workers=wanted.workers)
-        )
+    def _cutover(self, direction: Direction, purpose: Purpose) -> Cutover:
+        wanted, journal = self._settings.copy_, CutoverJournal(self._path, purpose)
+        return Cutover(direction, journal, self._set_endpoint, Rules(ranges=wanted.ranges, workers=wanted.workers))
 
     def _followed(self, spec: StreamSpec) -> RunningStream:
         """The stream of a direction, in this process and caught up."""
@@ -208,15 +257,31 @@ class CutoverSteps:
         self._running = self._stack.enter_context(RunningStream(spec, self._touched))
 
     def _end_running(self) -> None:
-        self._stack.close()
         self._running = None
+        self._stack.close()
 
     def _abandon(self) -> None:
         """End the stream that a run leaves behind in a kernel that lives on: the next run could not read the slot."""
+        if self._running is not None:
+            self._end_failed()
+            self._go_on()
+
+    def _end_failed(self) -> None:
         try:
             self._end_running()
         except Exception as error:  # noqa: BLE001 - the run is over, and the next one has to be able to begin
             self._run.note(f"the stream had ended before this run did: {error}")
+
+    def _go_on(self) -> None:
+        """Outside a rehearsal, let the stream go on from the side that is live, as a process of its own.
+
+        Not in the middle of a cutover: whoever ends that starts it.
+        """
+        if self._run.rehearsal:
+            return
+        self._end_failed()
+        if self._journal.unfinished() is None:
+            self._stream.resume()
 
     def _direction(self) -> Direction:
         target = self._stores.target()

@@ -13,7 +13,7 @@ from orchestra_lib.database import Address, connect
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.display.boxes import Box, message_box
 from orchestra_lib.display.lag import LagPoint, lag_figure
-from orchestra_lib.errors import DataError, GateFailed, TargetUnreachable
+from orchestra_lib.errors import DataError, GateFailed, OrchestraError, TargetUnreachable
 from orchestra_lib.evidence import Bound, Evidence, Source
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.compare import Store, compare_live
@@ -74,6 +74,17 @@ class StreamSteps:
     def go_on(self) -> None:
         """Start the stream's process again, unless it runs."""
         stream_process.start(self._environment, self._overrides())
+
+    def resume(self) -> None:
+        """As :meth:`go_on`, after something else has failed: that is what is raised, a stream that stays out is noted.
+
+        The note says what to do, for the slot keeps the log meanwhile.
+        """
+        try:
+            self.go_on()
+        except OrchestraError as error:
+            remedy = f"python -m orchestra_lib stream run --environment {self._environment}"
+            self._run.note(f"the stream does not go on: {error}; until {remedy} its slot keeps the log")
 
     def catch_up(self) -> Table | Box:
         """Wait until the stream has brought what was written before; then watch it keep up for a while."""

@@ -176,6 +176,8 @@ class StoreAgain:
                 steps.drain()
             if self._settings.environment.kind == "local":
                 steps.stop()
+            else:
+                steps.resume()  # an interrupt may have come while it was stopped
         row = next(one for one in self._run.evidence[seen:] if one.claim == CATCH_UP_RATE)
         if not isinstance(row.value, int | float):
             gate = Evidence(row.claim, Source.MISSING, None, "rows/s", blank.bound, note=row.note)

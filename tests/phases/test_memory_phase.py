@@ -12,9 +12,12 @@ import pytest
 from stores import Pair, fill
 
 from orchestra_lib import record, runbook, settings, stream_process
-from orchestra_lib.errors import DataError, GateFailed
+from orchestra_lib.errors import DataError, GateFailed, TargetUnreachable
 from orchestra_lib.evidence import Evidence, Source, Verdict
 from orchestra_lib.local import postgres
+from orchestra_lib.memory import cutover
+from orchestra_lib.memory.cutover import CutoverUndone
+from orchestra_lib.phases import validation_store
 from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.plan import Verb
 from orchestra_lib.runbook import Runbook
@@ -42,9 +45,9 @@ def opened(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(variable, raising=False)
     environments = {"local"}
 
-    def phase(environment: str = "local", **parameters: object) -> MemoryPhase:
+    def phase(environment: str = "local", kind: str = "local", **parameters: object) -> MemoryPhase:
         environments.add(environment)
-        memory_stores.write_parameters(tmp_path / "parameters", pair, environment)
+        memory_stores.write_parameters(tmp_path / "parameters", pair, environment, kind)
         return MemoryPhase(Runbook.open("03_memory", environment=environment, **{**STILL, **parameters}))
 
     yield phase
@@ -425,6 +428,144 @@ def test_nothing_is_copied_over_a_target_that_is_written_to(pair: Pair, opened: 
         "an earlier run has left the writers on the target: they have been brought back"
     )
     on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
+
+
+def streaming(phase: MemoryPhase) -> MemoryPhase:
+    """A phase whose stream has caught up."""
+    phase.inventory()
+    phase.copy()
+    phase.stream.start()
+    phase.stream.catch_up()
+    return phase
+
+
+def test_a_plan_leaves_the_writers_where_they_are_and_says_that_applying_brings_them_back(
+    pair: Pair, opened: Opened
+) -> None:
+    fill(pair.source, 60)
+    role = memory_stores.make_writer(pair)
+    streaming(opened(live=True)).cutover.there()
+    looked = opened(live=True, mode="plan")
+    assert looked.cutover.live == "target"
+    on(f"{pair.target} user={role}", "DELETE FROM memories WHERE id = 'id-00000001'")
+    looked.inventory()
+    looked._run.preflight(looked.checks())
+    way_back = [change for change in looked.plan().changes if change.kind == "writers"]
+    assert [(change.verb, change.before, change.after) for change in way_back] == [(Verb.UPDATE, "target", "source")]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        on(f"{pair.source} user={role}", "DELETE FROM memories WHERE id = 'id-00000002'")
+    assert opened(live=True).cutover.live == "source"
+
+
+@pytest.fixture
+def cloud(pair: Pair, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> tuple[Opened, list[str]]:
+    """Opens the phase in an environment that is no rehearsal, with its rows copied; and the streams that were started.
+
+    These are not started: they would go through Google Cloud.
+    """
+    fill(pair.source, 60)
+    memory_stores.make_writer(pair)
+    started: list[str] = []
+    monkeypatch.setattr(stream_process, "start", lambda environment, _overrides: started.append(environment))
+
+    def phase(**parameters: object) -> MemoryPhase:
+        return opened("elsewhere", "gcp", live=True, drill_cutover=True, **parameters)
+
+    first = phase()
+    first.inventory()
+    first.copy()
+    return phase, started
+
+
+def test_outside_a_rehearsal_a_drills_writers_are_brought_back_and_those_that_were_switched_for_good_are_not(
+    cloud: tuple[Opened, list[str]],
+) -> None:
+    opened, started = cloud
+    opened().cutover.there()
+    looked = opened(mode="plan")
+    assert looked.cutover.live == "target"
+    assert started == ["elsewhere"], "the drill's run has ended, and with it the stream in its process"
+    back = opened()
+    assert back.cutover.live == "source"
+    assert started == ["elsewhere"] * 2
+    back.cutover.there()
+    back.cutover.switch_over()  # as 07 does, which finds them there: from now on it is no drill's
+    stays = opened()
+    assert stays.cutover.live == "target"
+    assert stays.cutover.changes() == ()
+    (row,) = stays.cutover.checks()
+    assert row.verdict is Verdict.FAIL
+    assert "rollback --phase 07 --environment elsewhere" in row.note
+
+
+def test_a_journal_that_does_not_say_what_a_cutover_was_for_is_taken_for_one_for_good(
+    cloud: tuple[Opened, list[str]],
+) -> None:
+    opened, _ = cloud
+    phase = opened()
+    phase.cutover.there()
+    path = phase._stores.journal("cutover")
+    path.write_text(path.read_text().replace('"purpose":"drill",', ""))
+    assert "purpose" not in path.read_text()
+    assert opened().cutover.live == "target"
+
+
+@pytest.mark.parametrize("ends", [DataError("no comparison today"), KeyboardInterrupt()])
+def test_outside_a_rehearsal_the_stream_goes_on_after_a_cutover_that_was_given_up(
+    cloud: tuple[Opened, list[str]], pair: Pair, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    opened, started = cloud
+    phase = opened()
+
+    def fails(*_: object) -> None:
+        raise ends
+
+    monkeypatch.setattr(cutover, "compare_live", fails)
+    with pytest.raises((CutoverUndone, KeyboardInterrupt)):
+        phase.cutover.there()
+    assert phase.cutover.live == "source"
+    assert started == ["elsewhere"]
+    with psycopg.connect(pair.source) as session:
+        slots = session.execute(
+            "SELECT active FROM pg_replication_slots WHERE database = current_database()"
+        ).fetchall()
+    assert slots == [(False,)], "the process could not read it otherwise"
+
+
+def test_a_stream_that_does_not_go_on_is_noted_and_hides_nothing(
+    cloud: tuple[Opened, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, _ = cloud
+    phase = opened()
+
+    def fails(*_: object) -> None:
+        raise TargetUnreachable("no stream today")
+
+    monkeypatch.setattr(stream_process, "start", fails)
+    monkeypatch.setattr(phase.cutover, "_look_ahead", fails)
+    with pytest.raises(TargetUnreachable, match="no stream today"):
+        phase.cutover.there()
+    note = phase._run.record.notes[-1]
+    assert note.startswith("the stream does not go on: no stream today; until python -m orchestra_lib stream run --env")
+
+
+def test_outside_a_rehearsal_a_validation_that_is_interrupted_leaves_the_stream_running(
+    cloud: tuple[Opened, list[str]], pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, started = cloud
+    phase = opened()
+    again = validation_store.StoreAgain(phase._run, phase._stores, pair.target, None)
+
+    def interrupted(seconds: float) -> None:
+        assert seconds == validation_store.BACKLOG_SECONDS
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream_process, "stop", lambda _environment: True)
+        patched.setattr(validation_store.time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            again.stream("a machine", "no load")
+    assert started == ["elsewhere"]
 
 
 def test_a_store_that_stands_still_goes_through_every_cell_of_the_stream_and_says_that_nothing_is_streamed(
