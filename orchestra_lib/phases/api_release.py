@@ -1,12 +1,13 @@
 """What runbook 05 leaves beside its resources, taken back: where the traffic goes, and what the memory was given.
 
-Undoing a run sends all traffic to the revision that served before it, in one call. Undoing the phase deletes the
-service and withdraws from the memory what the API needed in it; the memories stay.
+Undoing a run sends all traffic to the revision that served before it, in one call, whether that run or a later one has
+let another take over. Undoing the phase deletes the service and withdraws from the memory what the API needed in it;
+the memories stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from psycopg import sql
@@ -16,25 +17,31 @@ from orchestra_lib.cloud.client import Client
 from orchestra_lib.cloud.refusals import CloudRefused
 from orchestra_lib.cloud.target import connect as connect_to_cloud
 from orchestra_lib.database import Address, connect
-from orchestra_lib.errors import ParameterError
+from orchestra_lib.errors import GateFailed, ParameterError
 from orchestra_lib.evidence import Bound, Evidence, Source, yes_or_no
-from orchestra_lib.memory_target import primary_instance
+from orchestra_lib.memory_target import api_user, primary_instance
 from orchestra_lib.move import TARGET_TABLE
 from orchestra_lib.paths import move_journal_path
 from orchestra_lib.phases.api_store import ROLE
-from orchestra_lib.phases.found_memory import serves
+from orchestra_lib.phases.found_memory import READY, instance_state
 from orchestra_lib.phases.release import Release
 from orchestra_lib.phases.store_copy import COPY, drop_copy, is_there
 from orchestra_lib.plan import Change, Verb
-from orchestra_lib.rollout.blue_green import redirect
+from orchestra_lib.rollout.blue_green import forget, recover, redirect
 from orchestra_lib.rollout.journal import Outcome, RecordedRollout, RolloutJournal
-from orchestra_lib.rollout.service import RunService
+from orchestra_lib.rollout.service import WHOLE, RunService, told
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.service import schema
 from orchestra_lib.settings import Settings
+from orchestra_lib.settings.base import ALL_PHASES
 from orchestra_lib.target import Instances, source_database
 
 PHASE = "05"
+_REMEDIES = {
+    "STOPPED": "start it (activation policy ALWAYS)",
+    "FAILED": "repair it, or undo all phases, which deletes it",
+}
+"""State of an instance that cannot be looked at -> what to do; the others pass by themselves."""
 
 
 def rollouts(settings: Settings) -> RolloutJournal:
@@ -52,7 +59,10 @@ def beside_api(run: Runbook) -> Sequence[Release]:
 
 
 class TrafficReturn:
-    """The traffic, back at the revision that served before a run."""
+    """The traffic, back at the revision that served before a run, or before the first after it that let another serve.
+
+    A rollout that was cut off is ended first, as the next run of the phase would end it.
+    """
 
     def __init__(self, settings: Settings, client: Client, since_run: str) -> None:
         self._since_run, self._journal = since_run, rollouts(settings)
@@ -60,52 +70,67 @@ class TrafficReturn:
 
     @property
     def journalled(self) -> int:
-        """Rollouts of that run and after it that were done."""
-        return len(self._since())
+        """Rollouts that this very run has begun, however they ended."""
+        return sum(one.run_id == self._since_run for one in self._of_the_service())
 
     def check(self) -> Evidence:
         """Whether the revision is still there."""
         to = self._to()
-        there = to is None or self._serving() is None or self._is_there(to)
-        note = "no revision took over in that run" if to is None else to
+        there = to is None or self._percents() is None or self._is_there(to)
+        note = "no revision has taken over since" if to is None else to
         return yes_or_no("the revision that served before the run is there", Source.OBSERVED, there, note=note)
 
     def changes(self) -> tuple[Change, ...]:
-        """The one redirect."""
-        to, serving = self._to(), self._serving()
-        if to is None or serving in (None, to):
+        """The end of a rollout that was cut off, and the one redirect."""
+        to, percents = self._to(), self._percents()
+        if percents is None:
             return ()
-        return (Change(Verb.UPDATE, "traffic", self._service.id, "all of it back, in one call", serving, to),)
+        rows, left = [], self._journal.unfinished(self._service.name)
+        if left is not None:
+            percents_then = {left.green if left.is_decided else left.blue: WHOLE}
+            rows.append(self._change("a rollout that was cut off is ended", percents, percents_then))
+            percents = percents_then
+        if to is not None and percents != {to: WHOLE}:
+            rows.append(self._change("all of it back, in one call", percents, {to: WHOLE}))
+        return tuple(rows)
 
     def apply(self) -> int:
-        """Redirect. Raises CloudRefused."""
+        """End what was cut off, and redirect. Raises CloudRefused."""
         to, changes = self._to(), self.changes()
-        if to is not None and changes:
+        if self._percents() is None:
+            forget(self._service, self._journal)
+            return 0
+        recover(self._service, self._journal)
+        if to is not None and self._percents() != {to: WHOLE}:
             redirect(self._service, to)
         return len(changes)
 
     def evidence(self) -> tuple[Evidence, ...]:
         """Who serves now."""
-        to, serving = self._to(), self._serving()
-        note = serving or "the service was made in that run, and is gone with it"
-        claim, held = "all traffic goes to the revision of before the run", to is None or serving in (None, to)
-        return (yes_or_no(claim, Source.OBSERVED, held, note=note),)
+        to, percents = self._to(), self._percents()
+        note = "the service was made in that run, and is gone with it" if percents is None else _named(percents)
+        there = to is None or percents is None or percents == {to: WHOLE}
+        return (yes_or_no("all traffic goes to the revision of before the run", Source.OBSERVED, there, note=note),)
 
-    def _since(self) -> tuple[RecordedRollout, ...]:
-        done = [
-            one for one in self._journal.rollouts if one.service == self._service.name and one.outcome is Outcome.DONE
-        ]
-        first = next((place for place, one in enumerate(done) if one.run_id == self._since_run), len(done))
-        return tuple(done[first:])
+    def _change(self, what: str, before: Mapping[str, int], after: Mapping[str, int]) -> Change:
+        return Change(Verb.UPDATE, "traffic", self._service.id, what, _named(before), _named(after))
+
+    def _of_the_service(self) -> list[RecordedRollout]:
+        return [one for one in self._journal.rollouts if one.service == self._service.name]
 
     def _to(self) -> str | None:
-        since = self._since()
-        return since[0].blue if since else None
+        """The revision that served before the first rollout since the run; None where there was none.
 
-    def _serving(self) -> str | None:
-        """The revision that gets everything; None where there is no service."""
+        The run itself may have let nothing take over: a later one did, with what that run had changed. A run's id
+        begins with its time. What was cut off counts, because green may have part of the traffic.
+        """
+        since = [one for one in self._of_the_service() if one.run_id >= self._since_run]
+        return next((one.blue for one in since if one.outcome is not Outcome.UNDONE), None)
+
+    def _percents(self) -> dict[str, int] | None:
+        """Who gets how much; None where there is no service."""
         try:
-            return self._service.serving()
+            return self._service.percents()
         except CloudRefused as error:
             if error.is_nothing_yet:
                 return None
@@ -122,11 +147,12 @@ class TrafficReturn:
 
 
 class MemoryWithdrawal:
-    """What the API needed in the memory, and the rehearsal's copy of today's store."""
+    """What the API needed in the memory, and what a rehearsal has put beside today's store: a copy, and two roles."""
 
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings, self._client = settings, client
         self._probe = f"{PROBE}@{settings.project.id}.iam.gserviceaccount.com" if settings.project else PROBE
+        self._goes_with_alloydb = settings.rollback.phase == ALL_PHASES
 
     @property
     def journalled(self) -> int:
@@ -134,43 +160,54 @@ class MemoryWithdrawal:
         return 0
 
     def check(self) -> Evidence:
-        """A reading: what there is to withdraw."""
-        found = self.changes()
+        """A reading: what there is to withdraw. Without one where AlloyDB is there and cannot be looked at."""
+        claim, found, unseen = "memories that were prepared for the API", self.changes(), self._unseen()
+        if unseen and not self._goes_with_alloydb:
+            return Evidence(claim, Source.MISSING, None, "", note=unseen)
         note = ", ".join(one.name for one in found)
-        return Evidence("memories that were prepared for the API", Source.OBSERVED, len(found), "", note=note)
+        return Evidence(claim, Source.OBSERVED, len(found), "", note=unseen or note)
 
     def changes(self) -> tuple[Change, ...]:
         """What would be withdrawn."""
         what = "role of the API, its policies, two indexes and the idempotency keys; the memories stay"
-        rows = [Change(Verb.UPDATE, "memory", name, what) for name, _ in self._prepared()]
-        if self._has_copy():
-            rows.append(Change(Verb.DELETE, "memory", COPY, "the copy of today's store that the rehearsal served"))
-        return tuple(rows)
+        return (
+            *(Change(Verb.UPDATE, "memory", name, what) for name, _ in self._prepared()),
+            *(Change(Verb.DELETE, kind, name, detail) for kind, name, detail in self._beside_todays_store()),
+        )
 
     def apply(self) -> int:
-        """Withdraw it, and put the journal of the rollouts aside: its revisions go with the service."""
-        prepared, copied = self._prepared(), self._has_copy()
-        if copied:
-            todays = source_database(self._settings).address
-            drop_copy(todays)
-            with connect(todays, role="source") as session:
-                session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(ROLE)))
-        for _, address in prepared:
+        """Withdraw it, and put the journal of the rollouts aside: its revisions go with the service.
+
+        Raises GateFailed when AlloyDB cannot be looked at, unless it goes itself.
+        """
+        unseen = self._unseen()
+        if unseen and not self._goes_with_alloydb:
+            raise GateFailed(f"what the API needed in the memory cannot be withdrawn: {unseen}")
+        changes = self.changes()
+        for _, address in self._prepared():
             with connect(address, role="memory") as session:
                 delete = sql.SQL("DELETE FROM {} WHERE user_id = %s").format(sql.Identifier(TARGET_TABLE))
                 session.execute(delete, [self._probe])
                 schema.withdraw(session, table=TARGET_TABLE, role=ROLE)
+        if self._rehearses_store:
+            todays = source_database(self._settings).address
+            drop_copy(todays)  # before the roles: they have rights in it
+            with connect(todays, role="source") as session:
+                for role in self._roles:
+                    session.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
         path = rollouts(self._settings).path
         if path.exists():
             path.rename(path.with_suffix(f".{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"))
-        return len(prepared) + copied
+        return len(changes)
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """Nothing may be left."""
+        """Nothing may be left; what cannot be looked at is not claimed."""
+        claim, none, unseen = "memories that are still prepared for the API", Bound("==", 0), self._unseen()
+        if unseen:
+            return (Evidence(claim, Source.MISSING, None, "", none, note=unseen),)
         left = self.changes()
         note = ", ".join(one.name for one in left)
-        claim = "memories that are still prepared for the API"
-        return (Evidence(claim, Source.OBSERVED, len(left), "", Bound("==", 0), note=note),)
+        return (Evidence(claim, Source.OBSERVED, len(left), "", none, note=note),)
 
     def _prepared(self) -> list[tuple[str, Address]]:
         """Name and address of the stores in which there is something of the API's."""
@@ -186,14 +223,45 @@ class MemoryWithdrawal:
         if own is not None:
             return [("a database of your own", own.reveal())]
         primary = primary_instance(self._settings)
-        if not serves(self._client, primary):
+        if instance_state(self._client, primary) != READY:
             return []
         return [(primary.rsplit("/", 1)[1], Instances(self._client.target).address(primary))]
 
-    def _has_copy(self) -> bool:
-        if self._settings.environment.kind != "local" or self._settings.memory.source.dsn is not None:
-            return False
-        return is_there(source_database(self._settings).address)
+    def _unseen(self) -> str:
+        """Why AlloyDB cannot be looked at, and what to do; empty where it can be, or there is none."""
+        if self._settings.memory.target.dsn is not None:
+            return ""
+        primary = primary_instance(self._settings)
+        state = instance_state(self._client, primary)
+        if state in (None, READY):
+            return ""
+        remedy = _REMEDIES.get(state, f"wait until it is {READY}")
+        return f"{primary.rsplit('/', 1)[1]} is {state or 'in no state'}: {remedy}, then run the rollback again"
+
+    @property
+    def _rehearses_store(self) -> bool:
+        return self._settings.environment.kind == "local" and self._settings.memory.source.dsn is None
+
+    @property
+    def _roles(self) -> list[str]:
+        """The API's role and its login, which belong to the whole server."""
+        return [ROLE, api_user(self._settings)]
+
+    def _beside_todays_store(self) -> list[tuple[str, str, str]]:
+        """Kind, name and detail of what a rehearsal without phase 3 has made on the server of today's store."""
+        if not self._rehearses_store:
+            return []
+        todays = source_database(self._settings).address
+        copied = [("memory", COPY, "the copy of today's store that the rehearsal served")] if is_there(todays) else []
+        with connect(todays, role="source") as session:
+            found = session.execute("SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%s)", [self._roles])
+            roles = [name for (name,) in found.fetchall()]
+        return [*copied, *(("role beside today's store", name, "the API's") for name in sorted(roles))]
+
+
+def _named(percents: Mapping[str, int]) -> str:
+    """The revision that gets everything, or who gets how much."""
+    return told(percents) if len(percents) != 1 else next(iter(percents))
 
 
 def _service_path(settings: Settings) -> str:

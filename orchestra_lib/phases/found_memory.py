@@ -20,7 +20,7 @@ from orchestra_lib.runbook import Runbook
 from orchestra_lib.settings import Settings
 from orchestra_lib.target import Instances, source_database
 
-_READY = "READY"
+READY = "READY"
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,21 @@ def find_memory(run: Runbook, work: CloudWork, corpus: Callable[[], Corpus]) -> 
 
 def serves(client: Client, instance: str) -> bool:
     """Whether an AlloyDB instance is there and ready."""
+    return instance_state(client, instance) == READY
+
+
+def instance_state(client: Client, instance: str) -> str | None:
+    """The state of an AlloyDB instance, of which only READY answers; None where there is no such instance.
+
+    https://cloud.google.com/alloydb/docs/reference/rest/v1/projects.locations.clusters.instances#State
+    """
     try:
         live = client.call("alloydb.v1", "alloydb.projects.locations.clusters.instances.get", instance)
     except CloudRefused as error:
         if error.is_nothing_yet:
-            return False
+            return None
         raise
-    return live.get("state") == _READY
+    return str(live.get("state", ""))
 
 
 def _todays_store(run: Runbook, corpus: Corpus) -> OpenMemory:

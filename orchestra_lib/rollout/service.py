@@ -40,6 +40,11 @@ def revision_name(service: str, template: Mapping[str, Any]) -> str:
     return f"{service}-{_digest(template)}-{uuid.uuid4().hex[:_RANDOM_DIGITS]}"
 
 
+def told(percents: Mapping[str, int]) -> str:
+    """Who gets how much of the traffic, in words."""
+    return ", ".join(f"{percent} % to {revision}" for revision, percent in percents.items()) or "to nobody"
+
+
 def is_revision_of(revision: str, template: Mapping[str, Any]) -> bool:
     """Whether a revision was made from this template, by its name."""
     return revision.rpartition("-")[0].endswith(f"-{_digest(template)}")
@@ -83,16 +88,25 @@ class RunService:
             for part in body.get("trafficStatuses", ())
         )
 
+    def percents(self) -> dict[str, int]:
+        """How much of the traffic each revision gets, in percent; those that get none are left out."""
+        found: dict[str, int] = {}
+        for share in self.shares():
+            if share.percent:
+                found[share.revision] = found.get(share.revision, 0) + share.percent
+        return found
+
     def serving(self) -> str:
         """The one revision that gets everything. Raises GateFailed when it is divided."""
-        percents: dict[str, int] = {}
-        for share in self.shares():
-            percents[share.revision] = percents.get(share.revision, 0) + share.percent
-        found = [revision for revision, percent in percents.items() if percent == WHOLE]
-        if not found:
-            told = ", ".join(f"{percent} % to {revision}" for revision, percent in percents.items()) or "to nobody"
-            raise GateFailed(f"the traffic of {self.id} goes {told}: send all of it to one revision first (redirect)")
-        return found[0]
+        percents = self.percents()
+        if len(percents) != 1:
+            _, project, _, region, *_ = self.name.split("/")
+            where = f"--region {region} --project {project}"
+            raise GateFailed(
+                f"the traffic of {self.id} goes {told(percents)}: send all of it to one revision first: "
+                f"gcloud run services update-traffic {self.id} --to-revisions NAME={WHOLE} {where}"
+            )
+        return next(iter(percents))
 
     def environment(self, revision: str) -> dict[str, str]:
         """The plain variables of a revision's container, by name."""
@@ -106,8 +120,8 @@ class RunService:
 
     def direct(self, shares: Sequence[Share]) -> None:
         """Direct the traffic."""
-        told = ", ".join(f"{share.percent} % to {share.revision}" for share in shares)
-        self._patch(f"direct {told}", {"traffic": _traffic(shares)})
+        wanted = ", ".join(f"{share.percent} % to {share.revision}" for share in shares)
+        self._patch(f"direct {wanted}", {"traffic": _traffic(shares)})
 
     def _patch(self, what: str, body: Mapping[str, Any]) -> None:
         operation = self._client.call(
