@@ -26,7 +26,7 @@ class SwitchJudge:
         self._load, self._cutover, self._stream = load, cutover, stream
 
     def settle(self) -> None:
-        """Delete the rows that a run has left which ended between its switch and its judge; a plan alone does not.
+        """Judge a run that ended between its switch and its judge, and delete its rows; a plan alone does not.
 
         The stream back brings the deletions to the old store: deleted there by hand, a change that is still under way
         would find no row, and be put aside. Raises TargetUnreachable when it does not catch up.
@@ -35,6 +35,9 @@ class SwitchJudge:
             return
         environment = self._run.settings.environment.name
         with self._run.step("recover judge"):
+            # Gone from the target they were judged before: the run ended while the deletions were under way.
+            if self._left_on(TARGET) and self._load.take_up():
+                self._run.add(*self._against_the_ledger())
             cleared = self._clear()
             was_running = stream_process.running(environment) is not None
             self._cutover.hand_stream_over()
@@ -49,29 +52,30 @@ class SwitchJudge:
     def judge(self) -> tuple[Evidence, ...]:
         """Hold the new store against the writer's ledger, then delete its rows, there and by the stream back."""
         with self._run.step("judge"):
-            rows = [*self._load.report_evidence(), *self._load.evidence("the target", self._stores.target())]
-            cleared = self._clear()
+            rows = self._against_the_ledger()
+            self._run.add(*rows)
+            claim = "rows of the rehearsal's writer that were deleted again"
+            cleared = Evidence(claim, Source.MEASURED, self._clear(), "rows")
+            self._run.add(cleared)
             self._cutover.drain_back()
-        claim = "rows of the rehearsal's writer that were deleted again"
-        return (*rows, Evidence(claim, Source.MEASURED, cleared, "rows"))
+        return (*rows, cleared)
+
+    def _against_the_ledger(self) -> tuple[Evidence, ...]:
+        return (*self._load.report_evidence(), *self._load.evidence("the target", self._stores.target()))
 
     def left(self) -> int:
         """The writer's rows on both stores: the stream back has to have brought the deletions."""
+        return self._left_on(SOURCE) + self._left_on(TARGET)
+
+    def _left_on(self, role: str) -> int:
         if not self._load.is_wanted:
             return 0
-        source = self._stores.source.address
-        tables = (
-            (source, SOURCE, self._stores.memory.source.table.split(".")),
-            (self._stores.target(), TARGET, [TARGET_TABLE]),
-        )
-        counted = 0
-        for address, role, table in tables:
-            with connect(address, role=role) as session:
-                statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
-                    sql.Identifier(*table), WRITTEN_BY_A_REHEARSAL
-                )
-                counted += int((session.execute(statement).fetchone() or (0,))[0])
-        return counted
+        is_source = role == SOURCE
+        address = self._stores.source.address if is_source else self._stores.target()
+        table = self._stores.memory.source.table.split(".") if is_source else [TARGET_TABLE]
+        statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(sql.Identifier(*table), WRITTEN_BY_A_REHEARSAL)
+        with connect(address, role=role) as session:
+            return int((session.execute(statement).fetchone() or (0,))[0])
 
     def _clear(self) -> int:
         with connect(self._stores.target(), role=TARGET) as session:

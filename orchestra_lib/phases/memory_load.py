@@ -69,8 +69,19 @@ class RehearsalLoad:
         load = Load(per_second=wanted.writes_per_second, seed=self._seed, table=self._stores.memory.source.table)
         self._writer = self._stack.enter_context(writer_process(load, self._route, self._ledger))
 
+    def take_up(self) -> bool:
+        """Speak for the last writer of an earlier run, which ended with it; False where none has left a ledger."""
+        ledgers = sorted(self._ledger.parent.glob("*.ledger"), key=lambda path: path.stat().st_mtime)
+        if self._writer is not None or not ledgers:
+            return False
+        self._ledger = ledgers[-1]
+        self.report = report(self._ledger)
+        return True
+
     def stop(self) -> Report:
         """Let it end in order; its report."""
+        if self._writer is None and self.report is not None:
+            return self.report
         if self._writer is None:
             raise GateFailed("nobody writes: run the cell that starts the load first")
         if self._writer.running:

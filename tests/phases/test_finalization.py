@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import memory_stores
@@ -12,14 +13,18 @@ import pytest
 from stores import Pair, fill
 
 from orchestra_lib import record, runbook, settings, stream_process
+from orchestra_lib.evidence import Verdict
 from orchestra_lib.memory import state_tables
 from orchestra_lib.move import RETURN_STREAM
+from orchestra_lib.paths import state_directory
 from orchestra_lib.phases.finalization_judge import SwitchJudge
 from orchestra_lib.phases.memory import MemoryPhase
 from orchestra_lib.phases.memory_cutover import TARGET, CutoverSteps
 from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
+from orchestra_lib.rehearsal.load_report import report
+from orchestra_lib.rehearsal.writer import Load, writer_process
 from orchestra_lib.rehearsal.written import KEY_SPACE
 from orchestra_lib.runbook import Runbook
 
@@ -113,3 +118,35 @@ def test_rows_of_a_writer_whose_run_was_killed_after_the_switch_go_from_both_sto
     notes = len(again._run.record.notes)
     again.settle()
     assert len(again._run.record.notes) == notes, "there is nothing left to do"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_run_that_was_killed_before_its_judge_is_judged_by_the_next_from_its_writers_ledger(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched()
+    monkeypatch.setattr(RehearsalLoad, "is_wanted", property(lambda _load: True))
+    folder = state_directory() / "load"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "earlier.route").write_text(pair.target)
+    load = Load(per_second=100, seed=5, table="memories")
+    with writer_process(load, folder / "earlier.route", folder / "earlier.ledger") as writer:
+        wait_until(lambda: writer.ledger.exists() and report(writer.ledger).acknowledged > 30)
+        writer.kill()
+    again = judge()
+    again.settle()
+    rows = {row.claim: row for row in again._run.evidence}
+    assert int(str(rows["writes acknowledged"].value)) > 30
+    assert [row for row in rows.values() if row.verdict is Verdict.FAIL] == []
+    assert rows["rows on the target acknowledged and not there"].verdict is Verdict.PASS
+    assert again.left() == 0
+    counted = len(rows)
+    again.settle()
+    assert len(again._run.evidence) == counted, "what is gone was judged"
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
