@@ -20,6 +20,7 @@ from orchestra_lib.plan import Change, Verb
 from orchestra_lib.rollout import blue_green
 from orchestra_lib.rollout.blue_green import BLUE, Gate, Rollout, is_served
 from orchestra_lib.rollout.comparison import Requests, ask
+from orchestra_lib.rollout.journal import Outcome
 from orchestra_lib.rollout.service import WHOLE, RunService, Share
 from orchestra_lib.runbook import Runbook
 from orchestra_lib.service.settings import PREFIX
@@ -93,7 +94,10 @@ class Takeover:
     def roll_out(self) -> Table:
         """Let a revision of the template take over; nothing when one serves already."""
         if is_served(self._service, self._template):
-            note = f"{self.serving()}: an earlier run has let it take over"
+            serving = self.serving()
+            done = [one for one in self._journal.rollouts if one.green == serving and one.outcome is Outcome.DONE]
+            which = f"run {done[-1].run_id}, whose record has what its gates saw," if done else "an earlier run"
+            note = f"{serving}: {which} has let it take over"
             return self._work.show((self.is_served(note),), "Nothing to roll out")
         if not self._same_store(self._service.serving()):
             self._put_in_place()
