@@ -189,7 +189,10 @@ class FinalizationPhase:
     def retention(self) -> Table:
         """The old system's days: what is kept until when, what has to hold before each step, who does it."""
         found = self._retirement()
-        rows = [(f"{step.on:%Y-%m-%d}", step.what, step.condition, step.how) for step in found.steps]
+        rows = [
+            (f"{step.on:%Y-%m-%d}", step.what, step.condition, "; ".join((step.how, *step.commands)))
+            for step in found.steps
+        ]
         old = self._others_on_the_old_store()
         self._run.add(
             Evidence(
@@ -207,7 +210,7 @@ class FinalizationPhase:
     def hand_over(self) -> Table:
         """Terraform, dashboards, the index of runbooks and the old system's plan, as files beside this record."""
         with self._run.step("hand over"):
-            rows = HandOver(self._run, self._work, self._runs, self._retirement()).write()
+            rows = HandOver(self._run, self._work.place, self._runs, self._retirement()).write()
         return self._work.show(rows, "Handed over")
 
     def timeline(self) -> go.Figure:
@@ -324,12 +327,12 @@ class FinalizationPhase:
         return datetime.fromisoformat(at).date() if at else datetime.now(UTC).date()
 
     def _retirement(self) -> Retirement:
-        stream, secrets = self._settings.memory.stream, self._settings.secrets
+        stream, secrets, project = self._settings.memory.stream, self._settings.secrets, self._work.place.project
         return retirement(
             self._cutover_day(),
             self._settings.finalization.retention_days,
             f"{stream.slot}_return",
-            secrets.source_dsn if secrets else "",
+            f"projects/{project}/secrets/{secrets.source_dsn}" if secrets else "",
             self._environment,
         )
 

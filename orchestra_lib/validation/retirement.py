@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from orchestra_lib.validation.commands import command, planned
+
 _DRILL_DAYS_BEFORE = 7
 _FINAL_BACKUP_DAYS = 365
 
 
 @dataclass(frozen=True)
 class RetirementStep:
-    """One step: not before which day, what, on which condition, and how."""
+    """One step: not before which day, what, on which condition, how, and by which commands, in order."""
 
     on: date
     what: str
     condition: str
     how: str
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Retirement:
 def retirement(
     cutover: date, retention_days: int, return_slot: str, source_secret: str, environment: str
 ) -> Retirement:
-    """The plan of an environment whose writers were switched on a day. Nothing in it is done by a program."""
+    """The plan of an environment whose writers were switched on a day. Nothing in it is done by a program.
+
+    ``source_secret`` is the full name of the old store's secret, empty where there is none.
+    """
     ends = cutover + timedelta(days=retention_days)
     drill = max(cutover, ends - timedelta(days=_DRILL_DAYS_BEFORE))
-    status = f"python -m orchestra_lib stream status --environment {environment}"
-    secret = f"; gcloud secrets delete {source_secret}" if source_secret else ""
+    secret = (f"gcloud secrets delete {source_secret}",) if source_secret else ()
     return Retirement(
         ends,
         (
@@ -42,13 +47,15 @@ def retirement(
                 cutover,
                 "the old store is kept in step by the stream back, and nobody writes to it",
                 "its writers have lost the right to write",
-                f"python -m orchestra_lib stream run --environment {environment}; way back: rollback --phase 07",
+                "the stream goes on by itself, and is started again where it ended; the way back is a rollback of 07",
+                (command("stream run", environment), *planned("rollback --phase 07", environment)),
             ),
             RetirementStep(
                 cutover + timedelta(days=1),
                 "look at it every day: lag, slot, other sessions",
                 "",
-                f"{status}; the alert on the slot's size speaks too",
+                "the stream says how it stands; the alert on the slot's size speaks too",
+                (command("stream status", environment),),
             ),
             RetirementStep(
                 drill,
@@ -60,19 +67,22 @@ def retirement(
                 ends,
                 "decision to let go, by the owner of the data",
                 "no session on the old store but ours; the backup was restored; 06_validation is green again",
-                "run 06_validation and 07_finalization once more, and keep their records",
+                "run 06 and then 07 once more, and keep their records; 01 to 05 were judged at the cutover",
+                (*planned("migrate --only 06", environment), *planned("migrate --only 07", environment)),
             ),
             RetirementStep(
                 ends,
                 "the stream back ends and its slot goes: from here there is no way back to the old store",
                 "the decision was made",
-                f"stream stop, then on AlloyDB: SELECT pg_drop_replication_slot('{return_slot}')",
+                "stop the stream, then drop its slot on AlloyDB",
+                (command("stream stop", environment), f"SELECT pg_drop_replication_slot('{return_slot}')"),
             ),
             RetirementStep(
                 ends + timedelta(days=1),
                 "the old store is shut down, its credentials and its bill end",
                 "the slot is gone",
-                f"shut the server down{secret}",
+                "shut the server down",
+                secret,
             ),
             RetirementStep(
                 ends + timedelta(days=_FINAL_BACKUP_DAYS),
