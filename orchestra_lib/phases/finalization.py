@@ -150,7 +150,6 @@ class FinalizationPhase:
         if self._load.is_running:
             time.sleep(_WRITES_ON_SECONDS)
             self._judged = self._judge.judge()
-            self._run.add(*self._judged)
         if not self._work.is_local:
             self._cutover.hand_stream_over()
         return table
