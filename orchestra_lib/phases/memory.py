@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 import psycopg
 from psycopg import sql
 
+from orchestra_lib import stream_process
 from orchestra_lib.database import connect
 from orchestra_lib.display import Progress, Table
 from orchestra_lib.errors import DataError, GateFailed
@@ -57,6 +58,8 @@ class MemoryPhase:
         self.cutover = CutoverSteps(self._stores, self._load, self.stream)
         self._inventory: Inventory | None = None
         self._copied: tuple[CopiedRange, ...] | None = None
+        if stream_process.running(run.settings.environment.name) is not None:
+            run.at_end(self.cutover.go_on)  # a drill stops it, and may be cut off
         self._drills.clear()
         self.cutover.recover()
 

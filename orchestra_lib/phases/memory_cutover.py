@@ -91,7 +91,7 @@ class CutoverSteps:
                 self._stream.stop()
                 found = self._cutover(self._direction(), Purpose.FOR_GOOD).recover(self._follow)
             self._run.note(f"an earlier run was cut off: {found.told}")
-            self._go_on()
+            self.go_on()
 
     @property
     def can_return(self) -> bool:
@@ -105,7 +105,7 @@ class CutoverSteps:
         """
         table = self._switch(self._direction().reversed(), caption, Purpose.FOR_GOOD)
         self._end_running()
-        self._go_on()
+        self.go_on()
         return table
 
     def checks(self) -> tuple[Evidence, ...]:
@@ -198,6 +198,17 @@ class CutoverSteps:
         self._end_running()
         self._stream.go_on()
 
+    def go_on(self) -> None:
+        """Outside a rehearsal, let the stream go on from the side that is live, as a process of its own.
+
+        Not in the middle of a cutover: whoever ends that starts it.
+        """
+        if self._run.rehearsal:
+            return
+        self._end_failed()
+        if self._journal.unfinished() is None:
+            self._stream.resume()
+
     @property
     def obstacle(self) -> str:
         """Why the writers cannot be switched over; empty when they can."""
@@ -223,7 +234,7 @@ class CutoverSteps:
                     running, self._touched, self._follow, lambda rows: progress.say(f"{rows:,} rows")
                 )
         except BaseException:
-            self._go_on()
+            self.go_on()
             raise
         return self._stores.show((*found.evidence(), *self._pauses()), caption)
 
@@ -264,24 +275,13 @@ class CutoverSteps:
         """End the stream that a run leaves behind in a kernel that lives on: the next run could not read the slot."""
         if self._running is not None:
             self._end_failed()
-            self._go_on()
+            self.go_on()
 
     def _end_failed(self) -> None:
         try:
             self._end_running()
         except Exception as error:  # noqa: BLE001 - the run is over, and the next one has to be able to begin
             self._run.note(f"the stream had ended before this run did: {error}")
-
-    def _go_on(self) -> None:
-        """Outside a rehearsal, let the stream go on from the side that is live, as a process of its own.
-
-        Not in the middle of a cutover: whoever ends that starts it.
-        """
-        if self._run.rehearsal:
-            return
-        self._end_failed()
-        if self._journal.unfinished() is None:
-            self._stream.resume()
 
     def _direction(self) -> Direction:
         target = self._stores.target()

@@ -444,7 +444,7 @@ def test_a_plan_leaves_the_writers_where_they_are_and_says_that_applying_brings_
 ) -> None:
     fill(pair.source, 60)
     role = memory_stores.make_writer(pair)
-    streaming(opened(live=True)).cutover.there()
+    streaming(opened(live=True)).cutover.switch_over()  # as 07 does
     looked = opened(live=True, mode="plan")
     assert looked.cutover.live == "target"
     on(f"{pair.target} user={role}", "DELETE FROM memories WHERE id = 'id-00000001'")
@@ -530,6 +530,19 @@ def test_outside_a_rehearsal_the_stream_goes_on_after_a_cutover_that_was_given_u
             "SELECT active FROM pg_replication_slots WHERE database = current_database()"
         ).fetchall()
     assert slots == [(False,)], "the process could not read it otherwise"
+
+
+def test_outside_a_rehearsal_a_stream_that_ran_when_a_run_began_runs_when_it_ends(
+    cloud: tuple[Opened, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, started = cloud
+    opened()
+    assert started == []
+    monkeypatch.setattr(stream_process, "running", lambda environment: environment)
+    opened()
+    monkeypatch.setattr(stream_process, "running", lambda _environment: None)
+    opened()  # the run before ends: a drill had stopped the stream, and was cut off
+    assert started == ["elsewhere"]
 
 
 def test_a_stream_that_does_not_go_on_is_noted_and_hides_nothing(
