@@ -19,19 +19,20 @@ Result = TypeVar("Result")
 class StoreBreaker:
     """Opens after ``failures`` in a row and lets one trial through every ``recovery_seconds``.
 
-    ``counts`` says of an error whether it speaks against the store; any other one says that the store answers.
+    ``against`` says of an error whether it speaks against the store. False: the store has answered; None: nothing was
+    asked of it, so that nothing is learnt, and a trial that ends so is followed by another.
     """
 
     def __init__(
         self,
         failures: int,
         recovery_seconds: float,
-        counts: Callable[[Exception], bool],
+        against: Callable[[Exception], bool | None],
         changed: Callable[[str], None] = lambda _state: None,
     ) -> None:
         # Slowness ends in a time-out here, which is a failure already.
         self._breaker = Breaker(failures, recovery_seconds, slow_seconds=math.inf, changed=changed)
-        self._counts = counts
+        self._against = against
         self._on_trial = False
 
     @property
@@ -59,7 +60,9 @@ class StoreBreaker:
         try:
             result = await work()
         except Exception as error:
-            self._learn(error if self._counts(error) else None)
+            against = self._against(error)
+            if against is not None:
+                self._learn(error if against else None)
             raise
         self._learn(None)
         return result

@@ -30,7 +30,7 @@ class Position:
 def write(position: Position, filters: Mapping[str, Any]) -> str:
     """The cursor after a row, for a listing with these filters."""
     parts = [position.created_at.isoformat(), position.id, _digest(filters)]
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps(parts, ensure_ascii=False).encode()).decode()
 
 
 def read(cursor: str, filters: Mapping[str, Any]) -> Position:
@@ -38,9 +38,10 @@ def read(cursor: str, filters: Mapping[str, Any]) -> Position:
     try:
         moment, id_, made_for = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
         position = Position(datetime.fromisoformat(moment), str(id_))
+        position.id.encode()  # half a surrogate pair is valid in JSON and in no text of PostgreSQL's
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise Problem("invalid", "cursor: this is none that the service has given") from error
-    if position.created_at.tzinfo is None or "\0" in position.id or not position.id.isprintable():
+    if position.created_at.tzinfo is None or "\0" in position.id:
         raise Problem("invalid", "cursor: this is none that the service has given")
     if made_for != _digest(filters):
         raise Problem("invalid", "cursor: it was given for other filters; begin again without it")

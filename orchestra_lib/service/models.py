@@ -39,7 +39,10 @@ _NORM_LIMITS = (1e-6, 1e6)
 """pgvector adds squares in 32 bits: far outside of these the distance to a vector is no number any more."""
 
 _NO_NUL = r"^[^\x00]+$"  # PostgreSQL's texts cannot hold it
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # behind a backslash that is itself a character it is text
 Name = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_NAME, pattern=_NO_NUL)]
+# An id is the key of an index, whose rows have up to 2,704 bytes; in base64 that is a third more.
+Cursor = Annotated[str, StringConstraints(max_length=4_000)]
 Content = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_CONTENT, pattern=_NO_NUL)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_QUERY, pattern=_NO_NUL)]
 # A name of its own, so that the interface's document can state the dimension in one place.
@@ -103,16 +106,9 @@ class StoreBody(_Strict):
         text = json.dumps(metadata, allow_nan=False)
         if len(text) > _LARGEST_METADATA_BYTES:
             raise ValueError(f"{len(text):,} bytes: {_LARGEST_METADATA_BYTES:,} are possible")
-        if "\\u0000" in text:
+        if _NUL_IN_JSON.search(text):
             raise ValueError("PostgreSQL's texts cannot hold the character NUL")
         return metadata
-
-    @field_validator("expires_at")
-    @classmethod
-    def _still_to_come(cls, moment: datetime | None) -> datetime | None:
-        if moment is not None and moment <= datetime.now(UTC):
-            raise ValueError("it has passed already")
-        return moment
 
     def memory(self, dimension: int) -> NewMemory:
         """The same for the store. Raises Problem for a vector that cannot be one of these."""
@@ -150,14 +146,14 @@ class ListQuery(FiltersBody):
     """One page of a listing: its filters, its length, and where the page before ended."""
 
     limit: int = Field(default=50, ge=1, le=MOST_ON_A_PAGE)
-    cursor: Annotated[str, StringConstraints(max_length=2_000)] | None = None
+    cursor: Cursor | None = None
 
 
 class HistoryQuery(_Strict):
     """One page of a conversation."""
 
     limit: int = Field(default=20, ge=1, le=MOST_ON_A_PAGE)
-    cursor: Annotated[str, StringConstraints(max_length=2_000)] | None = None
+    cursor: Cursor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import psycopg
 from pgvector.psycopg import register_vector_async
@@ -40,13 +41,27 @@ _GIVE_UP_SECONDS = 3.0
 """Attempts to connect come ever more rarely; after this time they end, and the next request starts anew at once."""
 _MARGIN_SECONDS = 0.5  # the server's own time-out is to be heard before ours ends the wait
 _SET_USER = sql.SQL("SELECT set_config({setting}, %s, true)").format(setting=sql.Literal(USER_SETTING))
-# Decision 5, and what follows from it for a part of the rows: neither reading all rows nor sorting them all by their
-# distance looks expensive to the planner. Where there is no other way it still takes these.
-_PLANNING: tuple[LiteralString, ...] = (
-    "SET enable_seqscan = off",
-    "SET enable_bitmapscan = off",
-    "SET enable_sort = off",
+SEARCHING: Mapping[str, str] = MappingProxyType(
+    {
+        # Decision 5, and what follows from it for a part of the rows: neither reading all rows nor sorting them all by
+        # their distance looks expensive to the planner. Where there is no other way it still takes these.
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "enable_sort": "off",
+        # By what these add to a plan's price each would be worth compiling, which takes longer than the search.
+        "jit": "off",
+        # What a user owns is a small part of what an index returns: it goes on until there are enough. Set for both
+        # methods, because an index may be swapped for one of the other while the session is open.
+        "ivfflat.iterative_scan": "relaxed_order",
+        "hnsw.iterative_scan": "relaxed_order",
+        # Where HNSW gives up, at the latest: behind as many rows as 100 hits of a user take among ten million, where
+        # a user's are spread evenly. So many take up to 32 MB, of a work_mem of 4.
+        "hnsw.max_scan_tuples": "100000",
+        "hnsw.scan_mem_multiplier": "8",
+    }
 )
+"""What every session that searches is opened with.
+https://github.com/pgvector/pgvector#iterative-index-scans"""
 _ROWS_OF_INDEX_FOR_ONE = 8
 """So many rows are looked at in an index while one vector is fetched from TOAST: 1.5 and 11 microseconds, measured."""
 _DIMENSION = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'embedding'"
@@ -73,6 +88,10 @@ class StoreUnavailable(StoreError):
 
 class StoreTimeout(StoreError):
     """The store has not answered in time."""
+
+
+class _SessionLost(Exception):
+    """The session is gone, and not only its statement; the error that said so is the cause."""
 
 
 @dataclass
@@ -138,11 +157,12 @@ class Sessions:
         """Up to how many rows it is cheaper to compare each than to walk the index until ``k`` of them have come by.
 
         Of n rows in the table a user with m lets the index give up n·k/m; both ways cost the same where that is
-        ``_ROWS_OF_INDEX_FOR_ONE``·m. Without an index all rows are few.
+        ``_ROWS_OF_INDEX_FOR_ONE``·m. Who has no more than ``k`` is given them all, for which no index is walked to its
+        end. Without an index all rows are few.
         """
         if self.form.method is None:
             return _ALL
-        return max(_FEWEST, math.isqrt(self.form.rows * k // _ROWS_OF_INDEX_FOR_ONE))
+        return max(_FEWEST, k, math.isqrt(self.form.rows * k // _ROWS_OF_INDEX_FOR_ONE))
 
     async def run(self, user_id: str, work: Work[Result], spent: Spent, *, repeatable: bool) -> Result:
         """What ``work`` returns, done in one transaction that sees and writes the rows of one user only.
@@ -183,14 +203,15 @@ class Sessions:
     async def _attempts(self, once: Once[Result], attempts: int) -> Result:
         try:
             return await self._in_time(once)
+        except _SessionLost as lost:
+            await self._replace_lost_sessions()
+            if attempts > 1:
+                return await self._attempts(once, attempts - 1)
+            raise StoreUnavailable("the connection to the store was lost") from lost.__cause__
         except psycopg.Error as error:
             told = _told(error)
             if told is None:
                 raise
-            if _session_is_lost(error):
-                await self._replace_lost_sessions()
-                if attempts > 1:
-                    return await self._attempts(once, attempts - 1)
             raise told from error
 
     async def _in_time(self, once: Once[Result]) -> Result:
@@ -227,6 +248,10 @@ class Sessions:
                 self._lent += 1
                 try:
                     yield session
+                except psycopg.Error as error:
+                    if session.closed or (error.sqlstate or "").startswith(_ENDS_A_SESSION):
+                        raise _SessionLost from error
+                    raise
                 finally:
                     self._lent -= 1
                     spent.database += time.perf_counter() - lent
@@ -257,15 +282,6 @@ class Sessions:
             self._refusal = str(error).partition("\n")[0]
             raise
         self._refusal = ""
-        for planning in _PLANNING:
-            await session.execute(planning)
-        if self.form.method in ("ivfflat", "hnsw"):
-            # What a user owns is a small part of what the index returns: it goes on until there are enough.
-            await session.execute(
-                sql.SQL("SELECT set_config({}, 'relaxed_order', false)").format(
-                    sql.Literal(f"{self.form.method}.iterative_scan")
-                )
-            )
 
     async def _refuse_unless_confined(self, session: Session) -> None:
         row = await (await session.execute(confined(self._settings.table))).fetchone()
@@ -316,6 +332,7 @@ def _parameters(settings: ServiceSettings) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": f"{settings.statement_timeout_seconds * 2e3:.0f}",
         # A plan that is kept was made for one user's share of the rows, and would serve all of them.
         "plan_cache_mode": "force_custom_plan",
+        **SEARCHING,
     }
     return {
         "autocommit": True,
@@ -330,6 +347,11 @@ async def _answers(session: Session) -> None:
     await (await session.execute("SELECT 1", prepare=True)).fetchone()
 
 
+_ENDS_A_SESSION = ("08", "57P")
+"""How SQLSTATE begins where it is the session that ends: by the network, or by the server's will.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+_TOO_MUCH = "54"
+"""How it begins where a row or a statement is more than the server takes: others are not, and it stays so."""
 _NOT_NOW = (
     psycopg.errors.InsufficientPrivilege,  # a cutover shuts the writers out for a moment
     psycopg.errors.ReadOnlySqlTransaction,  # the server was the primary and is not any more
@@ -344,17 +366,14 @@ def _told(error: psycopg.Error) -> StoreError | None:
         return StoreTimeout("the store has not answered in time")
     if isinstance(error, _NOT_NOW):
         return StoreUnavailable("the store does not take this at present")
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return StoreUnavailable("the connection to the store was lost")
+    if isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith(_TOO_MUCH):
+        return StoreUnavailable("the store could not do this")
     return None
 
 
-def _session_is_lost(error: psycopg.Error) -> bool:
-    """Whether the session is gone, and not only its statement."""
-    return not isinstance(error, (psycopg.errors.QueryCanceled, *_NOT_NOW))
-
-
-def _speaks_against_the_store(error: Exception) -> bool:
+def _speaks_against_the_store(error: Exception) -> bool | None:
+    if isinstance(error, StoreBusy):
+        return None
     return isinstance(error, StoreUnavailable | StoreTimeout) and not isinstance(error.__cause__, _NOT_NOW)
 
 

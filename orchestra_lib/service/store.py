@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 import numpy as np
@@ -34,6 +34,9 @@ FUSED_CANDIDATES = 50
 TEXT_ROWS = 2_000
 """The full text of so many of a user's newest memories is looked at. Under row level security the operator of full
 text search is not pushed into an index, because it might leak what it sees: each row is parsed when it is asked for."""
+TEXT_CHARACTERS = 100_000
+"""So much of each is looked at: what the API takes for one. A memory that came by another way may be longer, and its
+tsvector larger than the megabyte that PostgreSQL allows, which would fail every search by text of its user."""
 _TEXT_LANGUAGE = "english"
 _KEY_LIFETIME = "24 hours"
 
@@ -129,19 +132,22 @@ _CONDITIONS: Mapping[str, LiteralString] = {
     "created_before": "created_at < %(created_before)s",
 }
 # The planner takes a distance to a vector that lies in TOAST for free, and would never use the index for a part of the
-# rows. So it is not asked: where the filters leave few rows these are compared one by one, which is exact; else the
-# index is walked until it has given enough of them. Only one of the two is executed.
+# rows. So it is not asked: where the filters leave many rows the index is walked until it has given enough of them.
+# Where they leave few, or where the walk ended before it had given enough, as one of HNSW may, the rows are compared
+# one by one, which is exact. What is not needed is not executed; OFFSET 0 keeps the comparison away from the index.
 _NEAREST: LiteralString = """
-WITH few AS MATERIALIZED (
-    SELECT id, embedding FROM {table} WHERE {alive} AND {filters} LIMIT %(over_few)s
-), counted AS MATERIALIZED (
-    SELECT count(*) AS rows FROM few
+WITH walked AS MATERIALIZED (
+    SELECT id, {distance} AS distance FROM {table}
+    WHERE {alive} AND {filters}
+      AND (SELECT count(*) FROM (SELECT FROM {table} WHERE {alive} AND {filters} LIMIT %(over_few)s) AS few) > %(few)s
+    ORDER BY {distance} LIMIT %(limit)s
 ), nearest AS (
-    (SELECT id, {distance} AS distance FROM few WHERE (SELECT rows FROM counted) <= %(few)s
-     ORDER BY {distance} LIMIT %(limit)s)
+    SELECT id, distance FROM walked WHERE (SELECT count(*) FROM walked) = %(limit)s
     UNION ALL
-    (SELECT id, {distance} FROM {table} WHERE {alive} AND {filters} AND (SELECT rows FROM counted) > %(few)s
-     ORDER BY {distance} LIMIT %(limit)s)
+    (SELECT id, distance
+     FROM (SELECT id, {distance} AS distance FROM {table}
+           WHERE {alive} AND {filters} AND (SELECT count(*) FROM walked) < %(limit)s OFFSET 0) AS compared
+     ORDER BY distance LIMIT %(limit)s)
 )
 SELECT {wanted}, distance FROM nearest JOIN {table} USING (id) ORDER BY distance, id
 """
@@ -154,17 +160,24 @@ class MemoryStore:
     def __init__(self, sessions: Sessions, table: str, dimension: int) -> None:
         self._sessions, self._dimension = sessions, dimension
         self._table = sql.Identifier(table)
-        self._near_statements: dict[tuple[IndexForm, tuple[str, ...], bool], bytes] = {}
+        self._near_statements: dict[tuple[str, str, tuple[str, ...], bool], bytes] = {}
         self._page_statements: dict[tuple[tuple[str, ...], bool], bytes] = {}
         one = sql.SQL("SELECT {columns} FROM {table} WHERE id = %(id)s AND {alive}")
         self._one_statement = self._filled(one).as_bytes()
 
     async def store(self, user: str, new: NewMemory, key: str | None, spent: Spent) -> Receipt:
-        """Store a memory, once for a key. Raises Problem for a key that came with another request before."""
+        """Store a memory, once for a key.
+
+        Raises Problem for a key that came with another request before, and for a memory that has expired already,
+        unless its key says that it was stored when it had not.
+        """
 
         async def work(session: Session) -> Receipt:
             if key is not None and (known := await self._claimed(session, user, key, new, id_)):
                 return known
+            if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+                place, detail = "body.expires_at", "it has passed already"
+                raise Problem("invalid", f"{place}: {detail}", errors=[{"place": place, "detail": detail}])
             values = {
                 **{one.name: getattr(new, one.name) for one in fields(NewMemory)},
                 "id": id_,
@@ -279,7 +292,7 @@ class MemoryStore:
 
     def _near_statement(self, form: IndexForm, names: tuple[str, ...], columns: sql.Composable) -> bytes:
         """Put together once: doing it for every search takes longer than sending it."""
-        key = (form, names, columns is _COLUMNS)
+        key = (form.storage, form.operator, names, columns is _COLUMNS)
         if key not in self._near_statements:
             distance = form.distance(sql.Identifier("embedding"), sql.SQL("%(query)b"), self._dimension)
             statement = self._filled(sql.SQL(_NEAREST), names, wanted=columns, distance=distance)
@@ -291,7 +304,8 @@ class MemoryStore:
         statement = self._filled(
             sql.SQL(
                 "WITH asked AS (SELECT replace(plainto_tsquery({language}, %(text)s)::text, '&', '|')::tsquery AS any),"
-                " newest AS MATERIALIZED (SELECT id, to_tsvector({language}, content) AS words FROM {table}"
+                " newest AS MATERIALIZED"
+                " (SELECT id, to_tsvector({language}, left(content, {characters})) AS words FROM {table}"
                 "  WHERE {alive} AND {filters} ORDER BY created_at DESC, id DESC LIMIT {rows})"
                 " SELECT id FROM newest, asked WHERE words @@ asked.any"
                 " ORDER BY ts_rank_cd(words, asked.any) DESC, id LIMIT %(limit)s"
@@ -299,6 +313,7 @@ class MemoryStore:
             filters.stated(),
             language=sql.Literal(_TEXT_LANGUAGE),
             rows=sql.Literal(TEXT_ROWS),
+            characters=sql.Literal(TEXT_CHARACTERS),
         )
         found = await session.execute(statement, {**filters.stated(), "text": text, "limit": limit})
         return [row[0] for row in await found.fetchall()]

@@ -54,12 +54,11 @@ class SameSql:
 
     @contextmanager
     def __call__(self) -> Iterator[Any]:
-        options = f"-c role={ROLE} -c plan_cache_mode=force_custom_plan -c ivfflat.iterative_scan=relaxed_order"
+        given = {"role": ROLE, "plan_cache_mode": "force_custom_plan", **sessions.SEARCHING}
+        options = " ".join(f"-c {name}={value}" for name, value in given.items())
         with psycopg.connect(self.dsn, autocommit=True, options=options) as connection:
             # One way to the server and back for the whole transaction, as the API has it.
             register_vector(connection)
-            for planning in sessions._PLANNING:
-                connection.execute(planning)
 
             def ask(number: int) -> Outcome:
                 query = Vector(self.queries[number % len(self.queries)])

@@ -29,6 +29,7 @@ REFUSED_BODIES = {
     "metadata that are too deep": ({"metadata": DEEP}, "deeper than 16 levels"),
     "metadata that are too large": ({"metadata": {"x": "y" * 20_000}}, "bytes"),
     "metadata with a NUL": ({"metadata": {"x": ["\0"]}}, "NUL"),
+    "metadata with a NUL behind a backslash": ({"metadata": {"\\\0": 1}}, "NUL"),
     "metadata with no number": ({"metadata": {"x": float("nan")}}, "body.metadata"),
     "a time without a zone": ({"expires_at": "2090-01-01T00:00:00"}, "timezone"),
     "a time that has passed": ({"expires_at": "2020-01-01T00:00:00Z"}, "passed already"),
@@ -114,6 +115,12 @@ def test_a_body_whose_length_is_not_told_is_read_all_the_same(api: Api):
         "/v1/memories", content=iter([body[:9], body[9:]]), headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 201
+
+
+def test_metadata_may_tell_how_a_nul_is_written(api: Api):
+    metadata = {"how": "\\u0000", "\\\\u0000": ["\\"]}
+    id_ = api.store(metadata=metadata)
+    assert api.as_user().get(f"/v1/memories/{id_}").json()["metadata"] == metadata
 
 
 def test_a_key_that_is_none_is_refused(api: Api):

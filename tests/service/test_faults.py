@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from stores import Pair
 
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.local import databases
+from orchestra_lib.service.sessions import Spent
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,39 @@ def test_a_statement_that_takes_too_long_is_ended_and_told(api: Api, tmp_path):
         assert is_problem(impatient.as_user().get("/v1/memories"), 503, "store-timeout")
         holding.rollback()
         assert impatient.as_user().get("/v1/memories").status_code == 200
+
+
+def test_what_is_begun_in_a_session_that_the_server_ends_is_done_in_another(api: Api):
+    api.store()
+    pids = []
+
+    async def work(session):
+        pids.append(session.info.backend_pid)
+        if len(pids) == 1:
+            await (await session.execute("SELECT 1")).fetchone()
+            ending.execute("SELECT pg_terminate_backend(%s, 1000)", pids)
+        return await (await session.execute("SELECT count(*) FROM memories")).fetchone()
+
+    with psycopg.connect(api.dsn, autocommit=True) as ending:
+        asked = api.app.state.sessions.run("ada", work, Spent(), repeatable=True)
+        assert asyncio.run_coroutine_threadsafe(asked, api.loop).result(10) == (1,)
+    assert len({*pids}) == 2
+
+
+def test_what_is_too_much_for_the_server_says_nothing_against_it_and_is_not_tried_again(api: Api):
+    sessions, tried = api.app.state.sessions, []
+
+    async def work(session):
+        tried.append(session)
+        words = "SELECT to_tsvector('simple', string_agg(n::text, ' ')) FROM generate_series(1, 200000) n"
+        return await (await session.execute(words)).fetchone()
+
+    for _ in range(6):
+        asked = sessions.run("ada", work, Spent(), repeatable=True)
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded):
+            asyncio.run_coroutine_threadsafe(asked, api.loop).result(10)
+    assert len(tried) == 6
+    assert sessions.breaker.state == "closed"
 
 
 def test_writers_that_are_shut_out_for_a_cutover_are_told_to_come_again(api: Api):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -56,6 +58,19 @@ def test_pages_hold_every_memory_once_and_the_newest_first(api: Api, limit: int)
         assert len(answer.json()["memories"]) == limit
     assert sorted(ids(found)) == sorted(stored)
     assert found == sorted(found, key=lambda one: (one["created_at"], one["id"]), reverse=True)
+
+
+@pytest.mark.parametrize("id_", ["a\u00a0b\tc\u200bd", "☂" * 900])
+def test_a_page_may_end_with_an_id_of_anothers_making(api: Api, id_: str):
+    api.store()
+    with psycopg.connect(api.dsn, autocommit=True) as connection:
+        connection.execute("UPDATE memories SET id = %s", [id_])
+        connection.execute("UPDATE memories SET created_at = created_at + interval '1 hour'")
+    last = api.store()
+    first = api.as_user().get("/v1/memories", params={"limit": 1}).json()
+    assert ids(first["memories"]) == [id_]
+    further = api.as_user().get("/v1/memories", params={"limit": 1, "cursor": first["next_cursor"]})
+    assert ids(further.json()["memories"]) == [last]
 
 
 def test_a_cursor_belongs_to_its_filters(api: Api):
@@ -130,6 +145,17 @@ def test_a_text_finds_what_holds_any_of_its_words_and_the_best_first(api: Api):
     assert all(hit["distance"] is None for hit in hits)
 
 
+def test_a_memory_that_is_larger_than_full_text_takes_hides_no_other(api: Api):
+    found = api.store(content="the door opens")
+    long = api.store()
+    with psycopg.connect(api.dsn, autocommit=True) as connection:
+        longer = "(SELECT string_agg(n::text, ' ') FROM generate_series(1, 200000) n)"
+        connection.execute(f"UPDATE memories SET content = {longer} WHERE id = %s", [long])
+    answer = api.as_user().post("/v1/search", json={"text": "open 12345"})
+    assert answer.status_code == 200
+    assert {hit["memory"]["id"] for hit in answer.json()["hits"]} == {found, long}, "its beginning is found as well"
+
+
 def test_fusion_prefers_what_both_rankings_know(api: Api):
     both = api.store(content="breaker, breaker", embedding=[1, 0.1, 0])
     near = api.store(content="unrelated", embedding=[1, 0, 0])
@@ -182,6 +208,86 @@ def test_the_index_and_the_comparison_of_few_rows_find_the_same(pair: Pair, tmp_
     assert scans() >= len(queries), "the index was walked"
 
 
+CROWD, OWN = 30_000, 400
+HNSW = "CREATE INDEX by_vector ON memories USING hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 32)"
+IVFFLAT = "CREATE INDEX by_vector ON memories USING ivfflat (embedding vector_cosine_ops) WITH (lists = 30)"
+
+
+@pytest.fixture
+def crowded(pair: Pair) -> Iterator[psycopg.Connection]:
+    """Others have tens of thousands of memories nearer to the query than any of ada's."""
+    prepared(pair.target, DIMENSION)
+    with psycopg.connect(pair.target, autocommit=True) as connection:
+        for user, count, first in (("grace", CROWD, 1), ("ada", OWN, -1)):
+            connection.execute(
+                "INSERT INTO memories (id, agent_id, user_id, session_id, persona, item_type, content, embedding,"
+                " embedding_model, created_at, updated_at) SELECT %(user)s || n, 'a', %(user)s, 's', 'p', 'i', 'c',"
+                " ARRAY[%(first)s, random() / 2, random() / 2]::real[]::vector, 'm', now(), now()"
+                " FROM generate_series(1, %(count)s) n",
+                {"user": user, "count": count, "first": first},
+            )
+        yield connection
+
+
+def exact(connection: psycopg.Connection) -> list[str]:
+    """The ids of ada's ten nearest, by comparing all of hers."""
+    query = "SELECT id FROM memories WHERE user_id = 'ada' ORDER BY (embedding <=> '[1,0.25,0.25]') + 0 LIMIT 10"
+    return [id_ for (id_,) in connection.execute(query)]
+
+
+def nearest(api: Api) -> list[str]:
+    hits = api.as_user().post("/v1/search", json={"embedding": [1, 0.25, 0.25]}).json()["hits"]
+    return [hit["memory"]["id"] for hit in hits]
+
+
+def walks_of_users_rows(connection: psycopg.Connection) -> int:
+    """How often an index of the users' rows was walked: once to count them, and once more to compare each.
+
+    A session tells when it ends, which is a moment after its client has gone.
+    """
+    ours = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'orchestra-memory-api' AND datname = %s"
+    while connection.execute(ours, [connection.info.dbname]).fetchone():
+        time.sleep(0.01)
+    row = connection.execute(
+        "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'memories_user_%'"
+    ).fetchone()
+    return int(row[0])
+
+
+def test_a_walk_goes_on_where_all_that_is_near_is_somebody_elses(crowded: psycopg.Connection, tmp_path):
+    crowded.execute(HNSW)
+    crowded.execute("ANALYZE memories")
+    before = walks_of_users_rows(crowded)
+    with serve(crowded.info.dsn, tmp_path) as api:
+        assert len(nearest(api)) == 10
+    assert walks_of_users_rows(crowded) - before == 1, "the walk was enough"
+
+
+def test_where_a_walk_ends_too_early_every_row_of_the_users_is_compared(
+    crowded: psycopg.Connection, tmp_path, monkeypatch
+):
+    crowded.execute(HNSW)
+    crowded.execute("ANALYZE memories")
+    monkeypatch.setattr(sessions, "SEARCHING", {**sessions.SEARCHING, "hnsw.max_scan_tuples": "1000"})
+    before = walks_of_users_rows(crowded)
+    with serve(crowded.info.dsn, tmp_path) as api:
+        assert nearest(api) == exact(crowded)
+    assert walks_of_users_rows(crowded) - before == 2, "the walk was not enough"
+
+
+def test_a_session_that_is_older_than_the_index_walks_it_to_the_users_rows(crowded: psycopg.Connection, tmp_path):
+    crowded.execute(IVFFLAT)
+    crowded.execute("ANALYZE memories")
+    before = walks_of_users_rows(crowded)
+    with serve(crowded.info.dsn, tmp_path, pool_min=1, pool_max=1) as api:
+        assert len(nearest(api)) == 10
+        crowded.execute("DROP INDEX by_vector")
+        crowded.execute(HNSW)
+        assert len(nearest(api)) == 10
+        assert api.app.state.sessions.form.method == "ivfflat", "no session was opened since"
+    assert walks_of_users_rows(crowded) - before == 2, "the walk was enough"
+
+
 def test_an_index_that_is_tried_out_beside_the_live_one_is_not_searched(pair: Pair, tmp_path):
     prepared(pair.target, DIMENSION)
     with psycopg.connect(pair.target, autocommit=True) as connection:
@@ -212,6 +318,19 @@ def test_a_key_stores_once_however_often_and_at_once_it_comes(api: Api):
     assert len({answer.text for answer in answers}) == 1
     assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
     assert len(api.as_user().get("/v1/memories").json()["memories"]) == 1
+
+
+def test_a_key_comes_back_after_its_memory_has_expired(api: Api):
+    headers, expires_at = {"Idempotency-Key": "brief"}, datetime.now(UTC) + timedelta(seconds=0.5)
+    body = memory(expires_at=expires_at.isoformat())
+    first = api.as_user().post("/v1/memories", json=body, headers=headers)
+    assert first.status_code == 201
+    while datetime.now(UTC) <= expires_at:
+        time.sleep(0.02)
+    again = api.as_user().post("/v1/memories", json=body, headers=headers)
+    assert (again.status_code, again.json()) == (201, first.json())
+    late = api.as_user().post("/v1/memories", json=body, headers={"Idempotency-Key": "late"})
+    assert is_problem(late, 422, "invalid")
 
 
 def test_a_key_belongs_to_its_request_and_its_user(api: Api):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import sql
 
 from orchestra_lib.errors import ParameterError
 from orchestra_lib.memory.breaker import BreakerOpen
@@ -15,8 +18,11 @@ from orchestra_lib.service import cursors, problems
 from orchestra_lib.service.breaker import StoreBreaker
 from orchestra_lib.service.cursors import Position
 from orchestra_lib.service.fusion import RANK_CONSTANT, fuse
+from orchestra_lib.service.index_form import IndexForm
 from orchestra_lib.service.problems import Problem
+from orchestra_lib.service.sessions import Sessions, StoreBusy, StoreTimeout
 from orchestra_lib.service.settings import from_environment
+from orchestra_lib.service.store import MemoryStore
 
 
 async def fails(error: Exception) -> None:
@@ -107,6 +113,32 @@ def test_what_ends_after_it_has_opened_changes_nothing():
     asyncio.run(run())
 
 
+def test_a_store_that_was_too_busy_to_be_asked_has_not_answered():
+    async def run():
+        one = Sessions(from_environment({**GOOD, "ORCHESTRA_API_BREAKER_FAILURES": "25"})).breaker
+        for _ in range(25):
+            await failing(one, StoreBusy("full"), 1)
+            assert one.state == "closed"
+            await failing(one, StoreTimeout("slow"), 1)
+        assert one.state == "open"
+
+    asyncio.run(run())
+
+
+def test_a_trial_of_a_store_that_was_too_busy_to_be_asked_is_followed_by_another():
+    async def run():
+        environment = {"ORCHESTRA_API_BREAKER_FAILURES": "1", "ORCHESTRA_API_BREAKER_RECOVERY_SECONDS": "0.02"}
+        one = Sessions(from_environment({**GOOD, **environment})).breaker
+        await failing(one, StoreTimeout("slow"), 1)
+        await asyncio.sleep(0.03)
+        await failing(one, StoreBusy("full"), 3)
+        assert one.state == "open"
+        assert await one.call(works) == "done"
+        assert one.state == "closed"
+
+    asyncio.run(run())
+
+
 RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8), max_size=4)
 
 
@@ -125,7 +157,8 @@ def test_fusion_keeps_a_ranking_that_is_alone():
 
 
 MOMENTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2900, 1, 1), timezones=st.just(UTC))
-IDS = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zs", "Zl", "Zp", "Cn", "Co", "Cf"]), min_size=1)
+IDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1)
+"""Every text that PostgreSQL can hold: ids that were migrated are not the service's own."""
 
 
 @given(MOMENTS, IDS, st.dictionaries(st.sampled_from(["persona", "session_id"]), st.text()))
@@ -137,6 +170,28 @@ def test_a_cursor_comes_back_as_it_was_given(moment, id_, filters):
 def test_any_other_text_is_refused_as_a_cursor(text):
     with pytest.raises(Problem):
         cursors.read(text, {})
+
+
+@pytest.mark.parametrize("id_", ["a\0b", "\ud800"])
+def test_an_id_that_no_text_of_the_store_can_be_is_refused_as_a_cursor(id_: str):
+    parts = json.loads(base64.urlsafe_b64decode(cursors.write(Position(datetime.now(UTC), "id"), {})))
+    cursor = base64.urlsafe_b64encode(json.dumps([parts[0], id_, parts[2]]).encode()).decode()
+    with pytest.raises(Problem):
+        cursors.read(cursor, {})
+
+
+def test_who_has_no_more_than_are_asked_for_has_few():
+    one = Sessions(from_environment(GOOD))
+    one.form = IndexForm("hnsw", "vector", "<=>", rows=2_000)
+    assert one.few_rows(400) == 400
+
+
+def test_one_statement_serves_a_form_however_many_rows_the_table_has():
+    store = MemoryStore(Sessions(from_environment(GOOD)), "memories", 3)
+    forms = [IndexForm("hnsw", "vector", "<=>", rows) for rows in range(5)]
+    statements = {id(store._near_statement(form, (), sql.Identifier("id"))) for form in forms}
+    assert len(statements) == 1
+    assert store._near_statement(IndexForm("hnsw", "vector", "<->", 4), (), sql.Identifier("id")) not in statements
 
 
 GOOD = {"ORCHESTRA_API_DSN": "dbname=x", "ORCHESTRA_API_TOKENS_FILE": "/tokens"}
