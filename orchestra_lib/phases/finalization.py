@@ -128,7 +128,8 @@ class FinalizationPhase:
         serving = self._serving()
         verb = Verb.KEEP if serving else Verb.UPDATE
         changes.append(Change(verb, "traffic of the API", "all of it", f"to {serving or 'one revision'}", serving))
-        live = {"environment": self._environment, "live": self._cutover.live, "evidence": evidence_read(self._runs)}
+        evidence = evidence_read(self._runs)
+        live: dict[str, object] = {"environment": self._environment, "live": self._cutover.live, "evidence": evidence}
         return Plan(tuple(changes), live)
 
     # --- apply --------------------------------------------------------------------------------------------------------
