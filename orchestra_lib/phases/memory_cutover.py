@@ -30,6 +30,7 @@ from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
 from orchestra_lib.plan import Change, Verb
+from orchestra_lib.validation.commands import command
 
 SOURCE, TARGET = "source", "target"
 _CATCH_UP_SECONDS = 120.0
@@ -118,7 +119,7 @@ class CutoverSteps:
             return (Evidence("the writers write on the", Source.OBSERVED, TARGET, note=note),)
         last, way = self._journal.last_done(), "drill_cutover"
         if not self._run.rehearsal and last is not None and last.purpose is not Purpose.DRILL:
-            way = f"python -m orchestra_lib rollback --phase 07 --environment {self._run.settings.environment.name}"
+            way = command("rollback --phase 07", self._run.settings.environment.name)
         note = f"they were switched over: bring them back first ({way}), or a copy would undo their work"
         return (yes_or_no(claim, Source.OBSERVED, False, note=note),)
 

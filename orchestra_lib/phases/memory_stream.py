@@ -29,6 +29,7 @@ from orchestra_lib.phases.queries import corpus_queries, sampled_queries
 from orchestra_lib.rehearsal import Corpus
 from orchestra_lib.secret import Secret
 from orchestra_lib.settings.overrides import OVERRIDES
+from orchestra_lib.validation.commands import command
 from orchestra_lib.vectors.forms import EXACT, Effort
 from orchestra_lib.vectors.index import serving_index
 from orchestra_lib.vectors.nearest import Matrix
@@ -83,7 +84,7 @@ class StreamSteps:
         try:
             self.go_on()
         except OrchestraError as error:
-            remedy = f"python -m orchestra_lib stream run --environment {self._environment}"
+            remedy = command("stream run", self._environment)
             self._run.note(f"the stream does not go on: {error}; until {remedy} its slot keeps the log")
 
     def catch_up(self) -> Table | Box:
