@@ -54,8 +54,8 @@ SEARCHING: Mapping[str, str] = MappingProxyType(
         # methods, because an index may be swapped for one of the other while the session is open.
         "ivfflat.iterative_scan": "relaxed_order",
         "hnsw.iterative_scan": "relaxed_order",
-        # Where HNSW gives up, at the latest: behind as many rows as 100 hits of a user take among ten million, where
-        # a user's are spread evenly. So many take up to 32 MB, of a work_mem of 4.
+        # Where HNSW gives up, at the latest: behind as many rows as 100 hits take among ten million that a user's are
+        # spread evenly over. A row took 50 to 140 bytes here, so one work_mem, which is 4 MB, might end it sooner.
         "hnsw.max_scan_tuples": "100000",
         "hnsw.scan_mem_multiplier": "8",
     }
