@@ -31,8 +31,14 @@ class DrillSteps:
         self._journal = DrillJournal(stores.journal("drills"))
 
     def clear(self) -> None:
-        """Clear away what a drill of an earlier run has left, if it was cut off."""
+        """Clear away what a drill of an earlier run has left, if it was cut off; a run that only plans tells of it."""
         if self._stores.cloud is None:
+            return
+        if self._run.settings.run.mode == "plan":
+            for drill in (point_in_time.DRILL, switchover.DRILL):
+                if details := self._journal.open(drill):
+                    told = ", ".join(f"{what} {name}" for what, name in details.items())
+                    self._run.note(f"drill {drill} was cut off ({told}): a run in mode apply clears up after it first")
             return
         clusters = Clusters(self._stores.cloud.client)
         with self._run.step("clear drills"):
