@@ -61,7 +61,7 @@ def latest_runs(environment: str, *, rehearsal: bool) -> dict[str, SealedRun]:
     """
     findings = [finding for finding in audit.verify().findings if not finding.is_note]
     entries = [entry for entry in audit.entries() if entry.environment == environment]
-    last = {entry.runbook: entry for entry in entries if entry.outcome not in _CHANGED_NOTHING}
+    last = {entry.runbook: entry for entry in entries if _may_have_changed(entry)}
     undoing = [undone for entry in entries if (undone := _Undoing.of(entry)) is not None]
     return {
         name: _judged(entry, (*_not_as_sealed(entry, findings), *_overtaken(entry, entries, undoing)), rehearsal)
@@ -109,9 +109,11 @@ def _overtaken(entry: Entry, entries: Iterable[Entry], undoing: Iterable[_Undoin
 
 
 def _may_have_changed(entry: Entry) -> bool:
-    """Whether a run of a phase was allowed to change something; how far it came does not matter."""
+    """Whether a run was allowed to change or measure something; how far it came does not matter."""
     if entry.outcome in _CHANGED_NOTHING:
         return False
+    if entry.outcome is Outcome.COMPLETED:
+        return True  # a plan alone is never completed, but for a runbook that has nothing to apply
     found = _as_sealed(entry)
     return found is None or found.mode != _PLAN
 
