@@ -15,7 +15,7 @@ from orchestra_lib.cloud import database
 from orchestra_lib.memory.schema import create_table
 from orchestra_lib.service import schema
 from orchestra_lib.service.connection import through
-from orchestra_lib.service.sessions import Session, Sessions, Spent
+from orchestra_lib.service.sessions import SEARCHING, Session, Sessions, Spent
 from orchestra_lib.service.settings import ServiceSettings
 
 LOGIN = SERVICE_ACCOUNT.removesuffix(".gserviceaccount.com")
@@ -57,7 +57,9 @@ def test_sessions_with_an_instance_work_in_the_role_and_are_lent_again(
     async def who(session: Session) -> tuple:
         asked = await session.execute(
             "SELECT session_user::text, current_user::text, current_setting('orchestra.user_id'),"
-            " current_setting('enable_seqscan'), (SELECT count(*) FROM memories)"
+            " current_setting('enable_seqscan'), (SELECT count(*) FROM memories),"
+            # The extension is loaded by its first use, and takes on what was set for it before.
+            " '[1]'::vector <-> '[1]'::vector, current_setting('hnsw.max_scan_tuples')"
         )
         return await asked.fetchone()
 
@@ -65,5 +67,5 @@ def test_sessions_with_an_instance_work_in_the_role_and_are_lent_again(
         Credentials(planes.service_account_token), endpoint=plane.endpoint, ca_file=Path(plane.ca_file)
     ) as connector:
         found, numbers = asyncio.run(use(connector))
-    assert found == [(LOGIN, ROLE, "ada", "off", 0)] * 3
+    assert found == [(LOGIN, ROLE, "ada", "off", 0, 0.0, SEARCHING["hnsw.max_scan_tuples"])] * 3
     assert numbers["connections_num"] <= 2
