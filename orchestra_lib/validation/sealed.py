@@ -71,7 +71,10 @@ def latest_runs(environment: str, *, rehearsal: bool) -> dict[str, SealedRun]:
 
 @dataclass(frozen=True)
 class _Undoing:
-    """A rollback that had begun to undo: which phase, None for one whose record does not say."""
+    """A rollback that had begun to undo, or has read back that all is undone.
+
+    ``phase`` is which one; None for one whose record does not say.
+    """
 
     entry: Entry
     phase: str | None
@@ -83,7 +86,7 @@ class _Undoing:
         found = _as_sealed(entry)
         if found is None:
             return cls(entry, None)
-        if not any(step.name.startswith(_APPLYING) for step in found.steps):
+        if found.outcome is not Outcome.COMPLETED and not any(one.name.startswith(_APPLYING) for one in found.steps):
             return None
         stated = (found.settings or {}).get("rollback")
         return cls(entry, stated.get("phase") if isinstance(stated, dict) else None)
