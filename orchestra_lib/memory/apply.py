@@ -2,17 +2,16 @@
 
 A share of a batch is one transaction together with its checkpoint, which is moved only from where this mover left it:
 who comes after another mover changes nothing. A replay is harmless: what lies before the checkpoint is dropped, and up
-to the horizon a row that is ahead already is left as it is. Poison rows go to quarantine; whatever else goes wrong is
-raised, with nothing of the share applied or all of it, and the share may be given again.
+to the horizon, the last commit that may be here already, a row that is ahead is left as it is. Poison rows go to
+quarantine; whatever else goes wrong is raised, with nothing of the share applied or all of it, and the share may be
+given again.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Generator, Iterator, Sequence, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -22,12 +21,13 @@ from psycopg.waiting import Ready, Wait
 
 from orchestra_lib.database import Address, connect
 from orchestra_lib.memory.coalesce import Net, Rekey, partition_of
+from orchestra_lib.memory.hold import cut_off
 from orchestra_lib.memory.layout import Layout
 from orchestra_lib.memory.lsn import lsn_text
 from orchestra_lib.memory.state_tables import Checkpoint, copied_until, read_checkpoint, swap_checkpoint
 from orchestra_lib.memory.stream_errors import Superseded
 from orchestra_lib.memory.transactions import Truncated
-from orchestra_lib.memory.writing import NOT_THERE, POISON, Applied, Writer
+from orchestra_lib.memory.writing import NOT_THERE, POISON, Applied, Writer, key_text
 
 __all__ = ["Applied", "Applier", "apply_alone"]
 
@@ -54,6 +54,7 @@ class Applier:
         self._session: tuple[psycopg.Connection, Writer] | None = None
         self._at: Checkpoint | None = None
         self._attempted: Checkpoint | None = None
+        self._copied_until = 0
         self.replay_until = 0
 
     @property
@@ -67,6 +68,14 @@ class Applier:
         if self._at is None:
             raise RuntimeError("the applier was never open")
         return self._at
+
+    @property
+    def horizon(self) -> int:
+        """The last commit of which something may be here already: what the copy has, and what is read again.
+
+        The copy has what was committed before it, so not a commit that begins exactly where it was made.
+        """
+        return max(self._copied_until - 1, self.replay_until)
 
     def open(self) -> None:
         """Open the session, anew if need be, and read where the partition is.
@@ -97,16 +106,14 @@ class Applier:
     def cut(self) -> None:
         """Break the session off from another thread; a call that waits for the target raises."""
         session = self._session
-        with suppress(OSError, psycopg.Error):
-            if session is not None:
-                with socket.socket(fileno=os.dup(session[0].pgconn.socket)) as line:
-                    line.shutdown(socket.SHUT_RDWR)
+        if session is not None:
+            cut_off(session[0])
 
     def expect_replay(self) -> None:
         """The source is read from the checkpoint again: what was applied of an unfinished transaction comes again."""
         self.replay_until = self.at.touched_until
 
-    def apply(self, nets: Sequence[Net], new_lsn: int | None, horizon: int) -> Applied:
+    def apply(self, nets: Sequence[Net], new_lsn: int | None) -> Applied:
         """Apply net changes of this partition, and move its checkpoint to ``new_lsn`` (None: inside a transaction).
 
         What lies before the checkpoint is dropped. A session that broke is opened anew first; if the COMMIT that it
@@ -116,13 +123,12 @@ class Applier:
         self.session()
         fresh = [net for net in nets if net.lsn >= self.checkpoint]
         new = self.after(max((net.lsn for net in fresh), default=0), new_lsn)
-        if not fresh and new == self.at:
+        if not fresh and new.lsn == self.checkpoint:
             return Applied(seconds=time.monotonic() - started)
-        horizon = max(horizon, self.replay_until)
         try:
-            applied = self._at_once(fresh, new, horizon)
+            applied = self._at_once(fresh, new)
         except POISON:
-            applied = self._carefully(fresh, new, horizon)
+            applied = self._carefully(fresh, new)
         self._at = new
         return replace(applied, seconds=time.monotonic() - started)
 
@@ -155,31 +161,28 @@ class Applier:
     def swap(self, connection: psycopg.Connection, new: Checkpoint) -> psycopg.Cursor:
         """Move the checkpoint on, inside a transaction."""
         self._attempted = new
-        return swap_checkpoint(connection, self._stream, self.partition, self.checkpoint, new)
+        return swap_checkpoint(connection, self._stream, self.partition, self.at, new)
 
     def require_swapped(self, swapped: psycopg.Cursor) -> None:
         """Raise Superseded if the checkpoint was not where this mover left it."""
         if swapped.rowcount != 1:
             raise self._superseded()
 
-    def copied_until(self, connection: psycopg.Connection) -> int:
-        """Until where in the log the rows may have been copied."""
-        return copied_until(connection, self._stream)
-
     def adopt(self, found: Checkpoint) -> None:
         """Go on from a checkpoint that was read. Raises Superseded unless this mover has put it there, or had tried."""
-        ours = [one.lsn for one in (self._at, self._attempted) if one is not None]
-        if ours and found.lsn not in ours:
+        ours = [one for one in (self._at, self._attempted) if one is not None]
+        if ours and found not in ours:
             raise self._superseded()
         self._at = found
 
     def read(self, connection: psycopg.Connection) -> None:
         """Read the checkpoint and keep others from moving it until the transaction ends. Raises Superseded."""
         self.adopt(read_checkpoint(connection, self._stream, self.partition))
+        self._copied_until = copied_until(connection, self._stream)
 
-    def _at_once(self, nets: Sequence[Net], new: Checkpoint, horizon: int) -> Applied:
+    def _at_once(self, nets: Sequence[Net], new: Checkpoint) -> Applied:
         """All in one trip to the server, and the COMMIT in another. Raises one of POISON if a row is at fault."""
-        replay = any(net.lsn <= horizon for net in nets)
+        replay = any(net.lsn <= self.horizon for net in nets)
         with self.transaction() as (connection, writer):
             with connection.pipeline():
                 connection.execute("BEGIN")
@@ -188,23 +191,24 @@ class Applier:
                 # Without this psycopg waits for the answer to what still stands in the client's buffer, for ever.
                 connection.wait(_flushed(connection.pgconn))
             self.require_swapped(swapped)
-            return writer.outcome(sent, horizon)
+            return writer.outcome(sent, self.horizon)
 
-    def _carefully(self, nets: Sequence[Net], new: Checkpoint, horizon: int) -> Applied:
+    def _carefully(self, nets: Sequence[Net], new: Checkpoint) -> Applied:
         with self.transaction() as (connection, writer):
             connection.execute("BEGIN")
-            applied = writer.write(nets, horizon)
+            applied = writer.write(nets, self.horizon)
             self.require_swapped(self.swap(connection, new))
             return applied
 
     def _superseded(self) -> Superseded:
         return Superseded(
-            f"another mover has moved the checkpoint of the stream {self._stream}, partition {self.partition}, on from "
-            f"{lsn_text(self.checkpoint)}: this one has changed nothing and must end; look for the other one"
+            f"another mover has moved the checkpoint of the stream {self._stream}, partition {self.partition}, from "
+            f"{lsn_text(self.checkpoint)}, or its rows were repaired meanwhile: this one has changed nothing and must "
+            "end; look for the other one, then start the stream again"
         )
 
 
-def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn: int | None, horizon: int) -> Applied:
+def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn: int | None) -> Applied:
     """Apply a barrier, in one transaction with the checkpoints of all partitions.
 
     ``appliers`` are all of them, in order, with nothing under way. A partition that is past the barrier keeps its rows:
@@ -221,10 +225,7 @@ def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn:
         if isinstance(change, Truncated):
             applied = _empty(connection, first.table, numbers, len(appliers))
         else:
-            replayed = max(applier.replay_until for applier in appliers)
-            # The horizon is anywhere that may have been applied; here it matters whether it can have been.
-            ahead = change.commit_lsn <= max(replayed, first.copied_until(connection))
-            applied = _rekey(writer, change, numbers, len(appliers), max(horizon, replayed), target_is_ahead=ahead)
+            applied = _rekey(writer, change, numbers, len(appliers), max(applier.horizon for applier in appliers))
         moved = [(applier, applier.after(change.commit_lsn, new_lsn)) for applier in behind]
         for applier, new in moved:
             applier.require_swapped(applier.swap(connection, new))
@@ -233,18 +234,20 @@ def apply_alone(appliers: Sequence[Applier], change: Rekey | Truncated, new_lsn:
     return replace(applied, seconds=time.monotonic() - started)
 
 
-def _rekey(
-    writer: Writer, change: Rekey, behind: Set[int], partitions: int, horizon: int, *, target_is_ahead: bool
-) -> Applied:
+def _rekey(writer: Writer, change: Rekey, behind: Set[int], partitions: int, horizon: int) -> Applied:
     """Give a row its new id. Without a row to take what was not sent from, both ids go to quarantine.
 
-    Where the target may be ahead, by a copy or a replay, the row of the old id can be another one that came later:
-    nothing is taken from it.
+    Where the target may be ahead, by a copy, a replay or a repair, the row of the old id can be another one that came
+    later; and one of which a change lies in quarantine is not what the source's was: nothing is taken from either.
     """
     here = [net for net in (change.old, change.new) if partition_of(net.key, partitions) in behind]
+    target_is_ahead = change.commit_lsn <= horizon or writer.brought_later(change.old)
     try:
-        if len(here) == 2 and not target_is_ahead and writer.rekey(change):
-            return Applied(updated=1)
+        if len(here) == 2 and not target_is_ahead:
+            if writer.is_aside(change.old):
+                return _put_aside(writer, change)
+            if writer.rekey(change):
+                return Applied(updated=1)
     except POISON as error:
         for net in here:
             writer.quarantine(net, "rekey", str(error).strip())
@@ -254,11 +257,18 @@ def _rekey(
     for net in here:
         done = writer.write([net], horizon)
         # Nothing tells a row that was deleted later from one whose large values a replay has lost.
-        if net is change.new and done.stale and not writer.holds(net):
+        if net is change.new and done.stale and not writer.holds(net) and not writer.brought_later(net):
             writer.quarantine(net, "rekey", NOT_THERE)
             done = Applied(quarantined=1)
         applied += done
     return applied
+
+
+def _put_aside(writer: Writer, change: Rekey) -> Applied:
+    """Remove the row of the old id; the new one is as doubtful as that was."""
+    gone = writer.write([change.old], 0)
+    writer.quarantine(change.new, "rekey", f"the row to change, {key_text(change.old.key)}, is itself in quarantine")
+    return gone + Applied(quarantined=1)
 
 
 def _empty(connection: psycopg.Connection, table: sql.Identifier, behind: Set[int], partitions: int) -> Applied:

@@ -44,9 +44,9 @@ def note_begin(
     with target.transaction():
         target.execute(
             "INSERT INTO orchestra_stream.stream "
-            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [stream, system, table, oid, slot, publication, lsn_text(start_lsn)],
+            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn, confirmed) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [stream, system, table, oid, slot, publication, lsn_text(start_lsn), lsn_text(start_lsn)],
         )
         target.cursor().executemany(
             "INSERT INTO orchestra_stream.copied_range (stream, number, low, high) VALUES (%s, %s, %s, %s)",
@@ -62,15 +62,38 @@ def all_ranges(target: psycopg.Connection, stream: str) -> tuple[KeyRange, ...]:
     return tuple(KeyRange(*row) for row in rows)
 
 
-def note_range(target: psycopg.Connection, stream: str, lsn: str, copied: CopiedRange) -> None:
-    """Note a range inside the transaction that moves it. Raises AlreadyThere if it is noted, which undoes that."""
+def begun_at(target: psycopg.Connection, stream: str) -> str:
+    """Where in the log the stream of a copy begins, by which one copy is told from another: for :func:`note_range`.
+
+    Raises DataError when no copy has begun.
+    """
+    row = target.execute("SELECT start_lsn::text FROM orchestra_stream.stream WHERE name = %s", [stream]).fetchone()
+    if row is None:
+        raise DataError(f"no copy of {stream} has begun, or it was given up: run the copy again")
+    return str(row[0])
+
+
+def note_range(target: psycopg.Connection, stream: str, begun: str, lsn: str, copied: CopiedRange) -> None:
+    """Note a range inside the transaction that moves it, as one of the copy that began at ``begun``.
+
+    That has to be read before the snapshot under which the rows are read: a copy that was begun anew meanwhile has a
+    slot that knows nothing of what is older. Raises AlreadyThere if the range is noted or the copy another one, which
+    undoes the transaction.
+    """
+    key_range = copied.key_range
     done = target.execute(
         "UPDATE orchestra_stream.copied_range SET lsn = %s, rows = %s, total = %s, copied_at = now() "
-        "WHERE stream = %s AND number = %s AND copied_at IS NULL",
-        [lsn, copied.source.rows, copied.source.total, stream, copied.key_range.number],
+        "WHERE stream = %s AND number = %s AND copied_at IS NULL "
+        "AND low IS NOT DISTINCT FROM %s AND high IS NOT DISTINCT FROM %s "
+        "AND EXISTS (SELECT FROM orchestra_stream.stream WHERE name = %s AND start_lsn = %s)",
+        [
+            *(lsn, copied.source.rows, copied.source.total),
+            *(stream, key_range.number, key_range.low, key_range.high),
+            *(stream, begun),
+        ],
     )
     if done.rowcount != 1:
         raise AlreadyThere(
-            f"{copied.key_range} of {stream} was brought by somebody else meanwhile; run the copy again, it goes on "
-            "with the ranges that are missing"
+            f"{key_range} of {stream} was brought by somebody else meanwhile, or the copy was begun anew; run the copy "
+            "again, it goes on with the ranges that are missing"
         )

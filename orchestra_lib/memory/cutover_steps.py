@@ -100,7 +100,8 @@ def note_return(direction: Direction, lsn: int) -> StreamSpec | None:
             [table.as_string(session)],
         ).fetchone()
     system, oid = identity or ("", 0)
-    values = [back.name, system, table.as_string(None), oid, back.slot, back.publication, lsn_text(lsn), lsn_text(lsn)]
+    positions = [lsn_text(lsn)] * 3
+    values = [back.name, system, table.as_string(None), oid, back.slot, back.publication, *positions]
     with connect(here.address, role=here.role) as session:
         state_tables.create(session)
         with session.transaction():
@@ -113,12 +114,14 @@ def note_return(direction: Direction, lsn: int) -> StreamSpec | None:
 # Nothing is copied: both sides are the same where it begins. A stream that has begun there already is left alone.
 _NOTE = """
 INSERT INTO orchestra_stream.stream
-       (name, source_system, source_table, source_table_oid, slot, publication, start_lsn, copied_until, copy_done_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, now())
+       (name, source_system, source_table, source_table_oid, slot, publication, start_lsn, copied_until, confirmed,
+        copy_done_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, now())
 ON CONFLICT (name) DO UPDATE SET
        source_system = excluded.source_system, source_table = excluded.source_table,
        source_table_oid = excluded.source_table_oid, slot = excluded.slot, publication = excluded.publication,
-       start_lsn = excluded.start_lsn, copied_until = excluded.copied_until, copy_done_at = excluded.copy_done_at
+       start_lsn = excluded.start_lsn, copied_until = excluded.copied_until, confirmed = excluded.confirmed,
+       copy_done_at = excluded.copy_done_at
 WHERE (stream.source_system, stream.start_lsn) IS DISTINCT FROM (excluded.source_system, excluded.start_lsn)
 """
 

@@ -19,7 +19,7 @@ from orchestra_lib.database import connect
 from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.checksum import Checksum
-from orchestra_lib.memory.copied_ranges import all_ranges, identity, note_begin, note_range
+from orchestra_lib.memory.copied_ranges import all_ranges, begun_at, identity, note_begin, note_range
 from orchestra_lib.memory.copy import CopiedRange, CopyJob, CopyResult, Snapshot, copy, exported_snapshot
 from orchestra_lib.memory.lsn import lsn_number, lsn_text
 from orchestra_lib.memory.ranges import KeyRange, key_ranges
@@ -72,18 +72,23 @@ def standing(spec: CopySpec) -> Standing:
 def initial_copy(spec: CopySpec, progress: Callable[[int, int], None]) -> InitialCopy:
     """Copy what is missing; ``progress`` is called with rows done and rows in all, in the caller's thread.
 
-    Needs the target's table. Raises DataError, TargetUnreachable; called again it goes on.
+    Needs the target's table. Raises DataError, TargetUnreachable, and LockHeld while somebody else copies or a stream
+    runs; called again it goes on.
     """
     with _both(spec) as (source, target):
         state_tables.create(target)
         before = _standing(spec, source, target)
         if before.state == DONE:
-            return InitialCopy(before, before.start_lsn, _copied(target, spec.stream), _nothing())
-        with _snapshot(spec, source, target, before) as snapshot:
-            sent = _copy_missing(spec, source, target, snapshot, progress)
-            _note_done(target, spec.stream, snapshot)
-        start_lsn = _standing(spec, source, target).start_lsn
-        return InitialCopy(before, start_lsn, _copied(target, spec.stream), sent)
+            return _found(before, target, spec.stream)
+        with state_tables.stream_lock(target, spec.stream):
+            before = _standing(spec, source, target)
+            if before.state == DONE:  # somebody else has finished it meanwhile
+                return _found(before, target, spec.stream)
+            with _snapshot(spec, source, target, before) as snapshot:
+                sent = _copy_missing(spec, source, target, snapshot, progress)
+                _note_done(target, spec.stream, snapshot)
+            start_lsn = _standing(spec, source, target).start_lsn
+            return InitialCopy(before, start_lsn, _copied(target, spec.stream), sent)
 
 
 def forget(spec: CopySpec) -> None:
@@ -167,8 +172,11 @@ def _copy_missing(
     before = sum(copied.source.rows for copied in _copied(target, spec.stream))
     total = max(before, _estimated_rows(spec, source))
 
+    # The lock is held since before the snapshot: this is the copy that the snapshot was taken for.
+    begun = begun_at(target, spec.stream)
+
     def kept(session: psycopg.Connection, copied: CopiedRange) -> None:
-        note_range(session, spec.stream, snapshot.lsn, copied)
+        note_range(session, spec.stream, begun, snapshot.lsn, copied)
 
     return copy(
         spec.job,
@@ -229,11 +237,13 @@ def _copied(target: psycopg.Connection, stream: str) -> tuple[CopiedRange, ...]:
 
 
 def _note_done(target: psycopg.Connection, stream: str, snapshot: Snapshot) -> None:
+    # The pipelines of ``scale`` read each range under a snapshot of its own, which may be a later one.
     target.execute(
-        "UPDATE orchestra_stream.stream SET copied_until = %s, copy_done_at = now() WHERE name = %s",
+        "UPDATE orchestra_stream.stream SET copy_done_at = now(), copied_until = greatest(%s::pg_lsn, "
+        "(SELECT max(lsn) FROM orchestra_stream.copied_range WHERE stream = name)) WHERE name = %s",
         [snapshot.lsn, stream],
     )
 
 
-def _nothing() -> CopyResult:
-    return CopyResult("", "0/0", (), 0, 0, 0, 0.0)
+def _found(before: Standing, target: psycopg.Connection, stream: str) -> InitialCopy:
+    return InitialCopy(before, before.start_lsn, _copied(target, stream), CopyResult("", "0/0", (), 0, 0, 0, 0.0))

@@ -98,22 +98,22 @@ class Partitions:
         for applier in self.appliers:
             applier.expect_replay()
 
-    def apply(self, batch: Batch, horizon: int) -> list[Applied]:
+    def apply(self, batch: Batch) -> list[Applied]:
         """Apply a batch whole, however long the target is away.
 
         Raises Stopped, and at once what no repetition heals: Superseded, DataError for a table that is not as it was.
         """
         waiting = {number: share for number, share in batch.shares.items() if share}
         done: list[Applied] = []
-        self._insist(lambda: self._attempt(waiting, done, batch.end_lsn, horizon))
+        self._insist(lambda: self._attempt(waiting, done, batch.end_lsn))
         return done
 
-    def apply_barrier(self, barrier: Barrier, horizon: int) -> list[Applied]:
+    def apply_barrier(self, barrier: Barrier) -> list[Applied]:
         """Apply a barrier alone, however long the target is away; the checkpoints stay. Raises as :meth:`apply`."""
         done: list[Applied] = []
 
         def attempt() -> None:
-            done.append(apply_alone(self.appliers, barrier, None, horizon))
+            done.append(apply_alone(self.appliers, barrier, None))
 
         self._insist(attempt)
         return done
@@ -127,7 +127,7 @@ class Partitions:
             except BreakerOpen as error:
                 self._pause(error.seconds)
             except (psycopg.Error, TargetUnreachable) as error:
-                _raise_if_hopeless(error)
+                raise_if_hopeless(error)
                 self.told(f"the target does not take a batch: {_reason(error)}")
                 attempt = partial(self._after_failure, work)
                 self._pause(pause)
@@ -140,13 +140,10 @@ class Partitions:
         self.recover()
         work()
 
-    def _attempt(
-        self, waiting: dict[int, Sequence[Net]], done: list[Applied], end_lsn: int | None, horizon: int
-    ) -> None:
+    def _attempt(self, waiting: dict[int, Sequence[Net]], done: list[Applied], end_lsn: int | None) -> None:
         """Apply the shares that wait; what is done goes from ``waiting`` to ``done``. Raises the first error then."""
         futures = {
-            self._pool.submit(self.appliers[number].apply, share, end_lsn, horizon): number
-            for number, share in waiting.items()
+            self._pool.submit(self.appliers[number].apply, share, end_lsn): number for number, share in waiting.items()
         }
         _, stuck = wait(futures, timeout=self.timeout_seconds)
         for future in stuck:
@@ -166,7 +163,8 @@ class Partitions:
             raise Stopped
 
 
-def _raise_if_hopeless(error: Exception) -> None:
+def raise_if_hopeless(error: Exception) -> None:
+    """Raise DataError for what no repetition heals: a table that is not as it was, a right that is gone."""
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_HOPELESS):
         raise DataError(
             f"the target refuses the stream for good: {_reason(error)}; restore its table or the right, then start the "

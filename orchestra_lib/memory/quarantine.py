@@ -3,6 +3,9 @@
 A change in quarantine is one that the target refused, so from there on its row may differ from the source's. Whether it
 still does is seen by comparing the rows themselves: a later change may have healed it, or a fix of the target's table
 may now let it in.
+
+A row that is brought is ahead of the checkpoint. Each entry keeps the position of the source up to which its row may be
+ahead, so that the stream takes nothing from the row for changes of before.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from psycopg import sql
 
 from orchestra_lib.database import connect
 from orchestra_lib.memory.compare import Store, key_comparison
-from orchestra_lib.memory.lsn import lsn_number
+from orchestra_lib.memory.lsn import lsn_number, lsn_text
 from orchestra_lib.memory.schema import COLUMNS
-from orchestra_lib.memory.state_tables import stream_lock
+from orchestra_lib.memory.slot import current_lsn
+from orchestra_lib.memory.state_tables import stream_lock, supersede
 from orchestra_lib.memory.writing import POISON
 
 
@@ -47,7 +51,7 @@ def unresolved(target: psycopg.Connection, stream: str) -> tuple[Quarantined, ..
     """The changes of a stream that still lie in quarantine, in the order of the log."""
     rows = target.execute(
         "SELECT number, key, verb, error, commit_lsn::text, quarantined_at FROM orchestra_stream.quarantine "
-        "WHERE stream = %s AND resolved_at IS NULL ORDER BY commit_lsn, number",
+        "WHERE stream = %s AND resolved_at IS NULL ORDER BY quarantine.commit_lsn, number",
         [stream],
     ).fetchall()
     return tuple(
@@ -66,19 +70,20 @@ def resolve(source: Store, target: Store, stream: str) -> Resolution:
         connect(target.address, role=target.role) as ours,
         stream_lock(ours, stream),
     ):
+        supersede(ours, stream)
         keys = list(dict.fromkeys(item.key for item in unresolved(ours, stream)))
         with key_comparison(source, target) as comparison:
             differing = {row.id for row in comparison.differences(keys)}
-        equal = [key for key in keys if key not in differing]
+        equal, compared_at = [key for key in keys if key not in differing], current_lsn(theirs)
         for key in equal:
-            _settle(ours, stream, key)
+            _settle(ours, stream, key, compared_at)
         written: list[str] = []
         deleted: list[str] = []
         for key in sorted(differing):
             try:
                 with ours.transaction():
                     there = _bring(theirs, ours, source, target, key)
-                    _settle(ours, stream, key)
+                    _settle(ours, stream, key, current_lsn(theirs))
             except POISON as error:
                 _still(ours, stream, key, str(error).strip())
             else:
@@ -102,11 +107,12 @@ def _bring(theirs: psycopg.Connection, ours: psycopg.Connection, source: Store, 
         return writing.rowcount == 1
 
 
-def _settle(target: psycopg.Connection, stream: str, key: str) -> None:
+def _settle(target: psycopg.Connection, stream: str, key: str, lsn: int) -> None:
+    """Note that the row is the source's, as it was at some moment before ``lsn``."""
     target.execute(
-        "UPDATE orchestra_stream.quarantine SET resolved_at = now() "
+        "UPDATE orchestra_stream.quarantine SET resolved_at = now(), resolved_lsn = %s::pg_lsn "
         "WHERE stream = %s AND key = %s AND resolved_at IS NULL",
-        [stream, key],
+        [lsn_text(lsn), stream, key],
     )
 
 

@@ -114,6 +114,16 @@ class ReplicationSession:
         slot, consistent_point, snapshot, _plugin = row
         return CreatedSlot(slot, lsn_number(consistent_point), snapshot)
 
+    def confirmed_lsn(self, slot: str) -> int:
+        """Before which position the slot has let go of everything; 0 when there is no slot. Before :meth:`start`."""
+        # Without parameters: a replication session knows the simple query protocol alone.
+        statement = sql.SQL("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = {}")
+        try:
+            row = self._connection.execute(statement.format(sql.Literal(slot))).fetchone()
+        except psycopg.Error as error:
+            raise _broken(error) from error
+        return lsn_number(row[0]) if row and row[0] else 0
+
     def start(self, slot: str, publication: str, lsn: int, streaming: bool = True) -> None:
         """Have the slot's changes sent from ``lsn`` on, or from what was confirmed when that is later.
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from secrets import randbits
 
 import psycopg
 
@@ -26,6 +27,7 @@ CREATE TABLE IF NOT EXISTS orchestra_stream.stream (
     start_lsn pg_lsn NOT NULL,
     copied_until pg_lsn,
     copy_done_at timestamptz,
+    confirmed pg_lsn,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE IF NOT EXISTS orchestra_stream.checkpoint (
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS orchestra_stream.checkpoint (
     partitions int NOT NULL,
     lsn pg_lsn NOT NULL,
     touched_until pg_lsn NOT NULL,
+    token bigint NOT NULL DEFAULT 0,
     applied_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (stream, partition)
 );
@@ -57,13 +60,21 @@ CREATE TABLE IF NOT EXISTS orchestra_stream.quarantine (
     error text NOT NULL,
     commit_lsn pg_lsn NOT NULL,
     quarantined_at timestamptz NOT NULL DEFAULT now(),
-    resolved_at timestamptz
+    resolved_at timestamptz,
+    resolved_lsn pg_lsn
 );
 -- By a hash: a key may be too long for an index, which may be why it is here.
 CREATE UNIQUE INDEX IF NOT EXISTS quarantine_once
     ON orchestra_stream.quarantine (stream, md5(key), commit_lsn);
 """
 _TABLES = ("quarantine", "copied_range", "checkpoint")
+# Columns that tables made by an earlier version lack.
+_ADDED = {
+    ("stream", "confirmed"): "pg_lsn",
+    ("checkpoint", "token"): "bigint NOT NULL DEFAULT 0",
+    ("quarantine", "resolved_lsn"): "pg_lsn",
+}
+_TOKEN_BITS = 62
 
 
 @dataclass(frozen=True)
@@ -71,11 +82,13 @@ class Checkpoint:
     """How far a partition is.
 
     Everything that commits before ``lsn`` is applied. What commits until ``touched_until`` may be applied in part: a
-    batch may end inside a large transaction.
+    batch may end inside a large transaction. ``token`` is drawn with each move: who finds another one than their own
+    was superseded, also where the positions are the same, as from one part of a large transaction to the next.
     """
 
     lsn: int
     touched_until: int
+    token: int = field(default_factory=lambda: randbits(_TOKEN_BITS))
 
 
 def create(connection: psycopg.Connection) -> None:
@@ -84,6 +97,12 @@ def create(connection: psycopg.Connection) -> None:
         # Two that find nothing at the same moment would both make it.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('orchestra_stream', 0))")
         connection.execute(_DDL)
+        there = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'orchestra_stream'"
+        ).fetchall()
+        for (table, column), kind in _ADDED.items():
+            if (table, column) not in there:
+                connection.execute(f"ALTER TABLE orchestra_stream.{table} ADD COLUMN IF NOT EXISTS {column} {kind}")
 
 
 def forget(connection: psycopg.Connection, stream: str) -> None:
@@ -103,7 +122,8 @@ def forget(connection: psycopg.Connection, stream: str) -> None:
 def stream_lock(connection: psycopg.Connection, stream: str) -> Iterator[None]:
     """Hold the stream's lock inside: who moves rows or repairs them has it, one at a time.
 
-    It is the session's, so it goes with a mover that dies. Raises LockHeld with the other's process.
+    It is the session's, so it goes with a mover that dies; the server is told not to end a session that has nothing to
+    say. Raises LockHeld with the other's process.
     """
     key = ["orchestra_stream " + stream]
     row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", key).fetchone()
@@ -112,6 +132,7 @@ def stream_lock(connection: psycopg.Connection, stream: str) -> Iterator[None]:
             f"the stream {stream} is in other hands: {_holder(connection, key)}. Stop that one, or wait until it ends"
         )
     try:
+        connection.execute("SET idle_session_timeout = 0")
         yield
     finally:
         with suppress(psycopg.OperationalError):  # the lock went with its session
@@ -122,14 +143,23 @@ def prepare_checkpoints(connection: psycopg.Connection, stream: str, partitions:
     """Give every partition a checkpoint: those that are there, or the beginning of the stream.
 
     With another number of partitions keys fall to others: all begin at the least checkpoint again. Raises DataError
-    when nothing is known of the stream.
+    when nothing is known of the stream, or its copy is not finished: rows that are copied after changes of theirs were
+    passed would be older than those.
     """
     with connection.transaction():
         row = connection.execute(
-            "SELECT start_lsn FROM orchestra_stream.stream WHERE name = %s FOR UPDATE", [stream]
+            "SELECT start_lsn, copy_done_at IS NOT NULL, (SELECT count(*) FROM orchestra_stream.copied_range "
+            "WHERE stream = name AND copied_at IS NULL) FROM orchestra_stream.stream WHERE name = %s FOR UPDATE",
+            [stream],
         ).fetchone()
         if row is None:
             raise DataError(f"the target knows no stream {stream}: make the initial copy first")
+        start, is_copied, missing = row
+        if not is_copied:
+            raise DataError(
+                f"the copy for the stream {stream} is not finished, {missing} of its key ranges are missing: run the "
+                "copy again, it goes on with those; then start the stream"
+            )
         counted = connection.execute(
             "SELECT count(*), max(partitions) FROM orchestra_stream.checkpoint WHERE stream = %s", [stream]
         ).fetchone()
@@ -147,7 +177,7 @@ def prepare_checkpoints(connection: psycopg.Connection, stream: str, partitions:
             SELECT %(stream)s, number, %(partitions)s, lsn, touched_until
             FROM least, generate_series(0, %(partitions)s - 1) AS number
             """,
-            {"stream": stream, "start": row[0], "partitions": partitions},
+            {"stream": stream, "start": start, "partitions": partitions},
         )
 
 
@@ -174,25 +204,58 @@ def read_checkpoint(connection: psycopg.Connection, stream: str, partition: int)
     where there is none.
     """
     row = connection.execute(
-        "SELECT lsn::text, touched_until::text FROM orchestra_stream.checkpoint "
+        "SELECT lsn::text, touched_until::text, token FROM orchestra_stream.checkpoint "
         "WHERE stream = %s AND partition = %s FOR UPDATE",
         [stream, partition],
     ).fetchone()
     if row is None:
         raise DataError(f"the stream {stream} has no checkpoint of partition {partition}: prepare its checkpoints")
-    return Checkpoint(lsn_number(row[0]), lsn_number(row[1]))
+    return Checkpoint(lsn_number(row[0]), lsn_number(row[1]), row[2])
 
 
 def swap_checkpoint(
-    connection: psycopg.Connection, stream: str, partition: int, expected: int, new: Checkpoint
+    connection: psycopg.Connection, stream: str, partition: int, expected: Checkpoint, new: Checkpoint
 ) -> psycopg.Cursor:
-    """Move a checkpoint on from where it is expected to be. No row is changed when it is somewhere else."""
+    """Move a checkpoint on from the one that is expected. No row is changed when it is another."""
     return connection.execute(
-        "UPDATE orchestra_stream.checkpoint SET lsn = %s::pg_lsn, touched_until = %s::pg_lsn, applied_at = now() "
-        "WHERE stream = %s AND partition = %s AND lsn = %s::pg_lsn",
-        [lsn_text(new.lsn), lsn_text(new.touched_until), stream, partition, lsn_text(expected)],
+        "UPDATE orchestra_stream.checkpoint "
+        "SET lsn = %s::pg_lsn, touched_until = %s::pg_lsn, token = %s, applied_at = now() "
+        "WHERE stream = %s AND partition = %s AND lsn = %s::pg_lsn AND touched_until = %s::pg_lsn AND token = %s",
+        [
+            *(lsn_text(new.lsn), lsn_text(new.touched_until), new.token),
+            *(stream, partition),
+            *(lsn_text(expected.lsn), lsn_text(expected.touched_until), expected.token),
+        ],
         prepare=True,
     )
+
+
+def supersede(connection: psycopg.Connection, stream: str) -> None:
+    """Have a mover that lost the stream's lock without noticing change nothing any more. For who has the lock now."""
+    connection.execute(
+        "UPDATE orchestra_stream.checkpoint SET token = %s WHERE stream = %s", [randbits(_TOKEN_BITS), stream]
+    )
+
+
+def confirmed(connection: psycopg.Connection, stream: str) -> int | None:
+    """Until where the source may have been told that everything is here; None where no version noted it yet.
+
+    Raises DataError when nothing is known of the stream.
+    """
+    row = connection.execute("SELECT confirmed::text FROM orchestra_stream.stream WHERE name = %s", [stream]).fetchone()
+    if row is None:
+        raise DataError(f"the target knows no stream {stream}: make the initial copy first")
+    return None if row[0] is None else lsn_number(row[0])
+
+
+def note_confirmed(connection: psycopg.Connection, stream: str, noted: int, lsn: int) -> bool:
+    """Note what the source is about to be told, after ``noted``; returns whether that was still there."""
+    done = connection.execute(
+        "UPDATE orchestra_stream.stream SET confirmed = greatest(confirmed, %s::pg_lsn) "
+        "WHERE name = %s AND coalesce(confirmed >= %s::pg_lsn, true)",
+        [lsn_text(lsn), stream, lsn_text(noted)],
+    )
+    return done.rowcount == 1
 
 
 def _holder(connection: psycopg.Connection, key: list[str]) -> str:

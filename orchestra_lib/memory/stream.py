@@ -29,12 +29,12 @@ from orchestra_lib.errors import LockHeld, TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.apply import Applied, Applier
 from orchestra_lib.memory.breaker import Breaker
+from orchestra_lib.memory.confirming import Confirming
 from orchestra_lib.memory.gathering import Gathering
 from orchestra_lib.memory.hold import Hold
 from orchestra_lib.memory.layout import Layout, layout_of
 from orchestra_lib.memory.partitions import Batch, Partitions, Stopped
 from orchestra_lib.memory.replication import Keepalive, ReplicationSession
-from orchestra_lib.memory.slot import current_lsn
 from orchestra_lib.memory.source import SourceTable
 from orchestra_lib.memory.stream_errors import SlotBusy, StreamBroken
 from orchestra_lib.memory.stream_status import Freshness, Rate, SourceClock, StreamStatus
@@ -116,17 +116,19 @@ class Stream:
         """
         try:
             with ExitStack() as stack:
-                layout, horizon = self._look_at_source(stop)
+                layout = self._look_at_source(stop)
                 hold = Hold(self._spec.target, self._spec.name, _APPLICATION)
                 stack.callback(hold.release)
                 spool = Path(stack.enter_context(TemporaryDirectory(prefix="orchestra-stream-")))
                 waker = stack.enter_context(closing(_Waker()))
-                partitions = stack.enter_context(self._partitions(hold, layout, stop))
+                tuning = self._spec.tuning
+                confirming = stack.enter_context(closing(Confirming(hold, tuning.busy_seconds, tuning.apply_seconds)))
+                partitions = stack.enter_context(self._partitions(hold, confirming, layout, stop))
                 # Left last, so that a batch under way is told to give up before anybody waits for it.
                 conductor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="batch"))
                 stack.callback(stop.set)
-                self._confirmed = min(partitions.checkpoints)
-                self._read_for_ever(_Run(layout, horizon, partitions, spool, stop, waker, conductor))
+                self._confirmed = max(min(partitions.checkpoints), confirming.position)
+                self._read_for_ever(_Run(layout, partitions, confirming, spool, stop, waker, conductor))
         except Stopped:
             pass
         except Exception as error:
@@ -173,17 +175,17 @@ class Stream:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _look_at_source(self, stop: threading.Event) -> tuple[Layout, int]:
-        """The source table's layout, and the position before which everything may have been applied already."""
-
-        def look() -> tuple[Layout, int]:
+    def _look_at_source(self, stop: threading.Event) -> Layout:
+        def look() -> Layout:
             with connect(self._spec.source, role="source") as source:
-                return layout_of(source, self._spec.source_table), current_lsn(source)
+                return layout_of(source, self._spec.source_table)
 
         return self._patiently(look, stop)
 
     @contextmanager
-    def _partitions(self, hold: Hold, layout: Layout, stop: threading.Event) -> Iterator[Partitions]:
+    def _partitions(
+        self, hold: Hold, confirming: Confirming, layout: Layout, stop: threading.Event
+    ) -> Iterator[Partitions]:
         spec, tuning = self._spec, self._spec.tuning
         numbers = range(tuning.connections)
         appliers = [Applier(spec.target, spec.name, number, layout, spec.target_table) for number in numbers]
@@ -191,7 +193,9 @@ class Stream:
 
         def open_all() -> None:
             session = hold.again()
+            state_tables.create(session)  # an earlier version's tables may lack a column
             state_tables.prepare_checkpoints(session, spec.name, tuning.connections)
+            confirming.begin(session, spec.name)
             self._quarantined = state_tables.unresolved(session, spec.name)
             partitions.open()
 
@@ -251,27 +255,33 @@ class Stream:
             ReplicationSession.open(spec.source, role="source") as session,
             Transactions(run.spool) as transactions,
         ):
+            run.confirming.require_no_gap(spec.slot, session.confirmed_lsn(spec.slot))
             session.start(spec.slot, spec.publication, max(self._confirmed, min(run.partitions.checkpoints)))
             self._become("streaming")
             yield _Reading(session, transactions)
 
     def _pump(self, run: _Run, reading: _Reading) -> None:
-        tuning = self._spec.tuning
-        heard = confirmed_at = time.monotonic()
+        tuning, confirming = self._spec.tuning, run.confirming
+        told, heard = 0, time.monotonic()
+        told_at = heard
         while not run.stop.is_set():
             came, is_drained = self._take(run, reading)
             now = time.monotonic()
             if came or self._has_no_room():
                 heard = now
-            if self._land() or reading.reply_wanted or now - confirmed_at > _CONFIRM_SECONDS:
-                reading.session.confirm(self._confirmed, want_reply=now - heard > tuning.silence_seconds / 3)
-                reading.reply_wanted, confirmed_at = False, now
+            self._land()
+            confirming.step(self._confirmed)
+            if confirming.position > told or reading.reply_wanted or now - told_at > _CONFIRM_SECONDS:
+                told, told_at = confirming.position, now
+                reading.session.confirm(told, want_reply=now - heard > tuning.silence_seconds / 3)
+                reading.reply_wanted = False
             self._launch(run)
             if now - heard > tuning.silence_seconds:
                 raise StreamBroken(f"the source has said nothing for {now - heard:.0f} s, not even when asked")
             if is_drained or self._has_no_room():
                 self._wait(run, reading)
-        reading.session.confirm(self._confirmed)
+        confirming.finish(self._confirmed)
+        reading.session.confirm(confirming.position)
 
     def _take(self, run: _Run, reading: _Reading) -> tuple[int, bool]:
         """Take what has come and has room; returns how many messages that were, and whether those were all.
@@ -304,6 +314,8 @@ class Stream:
                 if gathering.changes >= 2 * batch_size:  # a transaction that does not end soon
                     self._ready.append(gathering.take())
             case Truncated():
+                for relation in event.relations:
+                    run.layout.check(relation)
                 gathering.truncate(event)
             case Committed():
                 self._received = event.end_lsn
@@ -345,11 +357,11 @@ class Stream:
                 self._ready.append(gathering.take())
         if self._ready:
             batch = self._ready.popleft()
-            self._flight = run.send(batch, lambda: run.partitions.apply(batch, run.horizon))
+            self._flight = run.send(batch, lambda: run.partitions.apply(batch))
         elif gathering.barrier is not None:
             barrier = gathering.take_barrier()
             alone = Batch.alone(barrier)
-            self._flight = run.send(alone, lambda: run.partitions.apply_barrier(barrier, run.horizon))
+            self._flight = run.send(alone, lambda: run.partitions.apply_barrier(barrier))
 
     def _land(self, *, wait: bool = False) -> bool:
         """Take note of a batch that has been applied; returns whether one was. Raises what ended it for good."""
@@ -432,8 +444,8 @@ class _Run:
     """What lasts for as long as a stream runs."""
 
     layout: Layout
-    horizon: int
     partitions: Partitions
+    confirming: Confirming
     spool: Path
     stop: threading.Event
     waker: _Waker

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -28,7 +29,7 @@ _NOT_SENT = struct.pack(">i", -2)
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of net changes. ``stale``: the target was ahead, as expected up to the horizon."""
+    """What became of net changes. ``stale``: the target was ahead, as expected up to the horizon and after a repair."""
 
     inserted: int = 0
     updated: int = 0
@@ -131,6 +132,14 @@ class Writer:
         with self._connection.transaction():
             return self._connection.execute(self._staging.rekey(columns), parameters).rowcount == 1
 
+    def is_aside(self, net: Net) -> bool:
+        """Whether an earlier change of this row lies in quarantine: the row is not what the source's was."""
+        return self._any(net, "resolved_at IS NULL")
+
+    def brought_later(self, net: Net) -> bool:
+        """Whether the row was repaired, and is as the source's was later than this change."""
+        return self._any(net, "resolved_lsn > %s::pg_lsn", lsn_text(net.lsn))
+
     def holds(self, net: Net) -> bool:
         """Whether the target has a row of this id."""
         found = self._connection.execute(
@@ -151,6 +160,15 @@ class Writer:
             [self._stream, key_text(net.key), verb, packed(net.row), error, lsn_text(net.lsn)],
         )
 
+    def _any(self, net: Net, condition: LiteralString, *values: str) -> bool:
+        """Whether an entry of the row in quarantine meets the condition."""
+        key = key_text(net.key)
+        entries = sql.SQL(
+            "SELECT EXISTS (SELECT FROM orchestra_stream.quarantine "
+            "WHERE stream = %s AND md5(key) = md5(%s) AND key = %s AND {})"
+        ).format(sql.SQL(condition))
+        return self._connection.execute(entries, [self._stream, key, key, *values]).fetchone() == (True,)
+
     def _send(self, nets: Sequence[Net], counts: str, statement: bytes, parameters: Sequence[BinaryParameter]) -> Sent:
         return Sent(nets, counts, self._connection.execute(statement, parameters, prepare=True))
 
@@ -166,7 +184,7 @@ class Writer:
         stale = 0
         for number, theirs, ours in found:
             net = nets[number - 1]
-            if net.lsn <= horizon:
+            if net.lsn <= horizon or self.brought_later(net):
                 stale += 1
             else:
                 reason = NOT_THERE if theirs is None else f"version went back from {theirs} to {ours}"

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from orchestra_lib.database import Address, connect
 from orchestra_lib.memory.checksum import Checksum, binary_columns, record_digest, require_equal_digests
-from orchestra_lib.memory.copied_ranges import AlreadyThere, note_range
+from orchestra_lib.memory.copied_ranges import AlreadyThere, begun_at, note_range
 from orchestra_lib.memory.copy import (
     CopiedRange,
     CopyJob,
@@ -108,22 +108,23 @@ class Carrier:
         return self._stack.enter_context(connect(address, role=role, application_name="orchestra_transfer"))
 
     def _bring(self, key_range: KeyRange) -> tuple[int, int, Outcome]:
+        begun = begun_at(self._target, self._spec.stream)
         with exported_snapshot(self._source) as snapshot:
             there = checksum(self._target, target_rows(self._job.target_table), key_range)
             if not there.rows:
-                sent = self._send(self._job, snapshot, key_range, lambda _target, _copied: None)
+                sent = self._send(self._job, begun, snapshot, key_range, lambda _target, _copied: None)
                 return sent.source.rows, sent.bytes, Outcome.SENT
             wanted = checksum(self._source, self._job.source.select, key_range)
             if wanted == there:
-                self._keep(snapshot, key_range, wanted)
+                self._keep(begun, snapshot, key_range, wanted)
                 return wanted.rows, 0, Outcome.KEPT
-            return self._merge(snapshot, key_range)
+            return self._merge(begun, snapshot, key_range)
 
-    def _keep(self, snapshot: Snapshot, key_range: KeyRange, wanted: Checksum) -> None:
+    def _keep(self, begun: str, snapshot: Snapshot, key_range: KeyRange, wanted: Checksum) -> None:
         with self._target.transaction():
-            note_range(self._target, self._spec.stream, snapshot.lsn, CopiedRange(key_range, wanted, False, 0))
+            note_range(self._target, self._spec.stream, begun, snapshot.lsn, CopiedRange(key_range, wanted, False, 0))
 
-    def _merge(self, snapshot: Snapshot, key_range: KeyRange) -> tuple[int, int, Outcome]:
+    def _merge(self, begun: str, snapshot: Snapshot, key_range: KeyRange) -> tuple[int, int, Outcome]:
         staging = sql.Identifier(_SCHEMA, f"staging_{self._spec.stream}_{key_range.number}")
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(staging)
         self._target.execute(drop)  # what a worker left that was killed
@@ -132,6 +133,7 @@ class Carrier:
         try:
             sent = self._send(
                 replace(self._job, target_table=staging),
+                begun,
                 snapshot,
                 key_range,
                 lambda target, _copied: _merge_rows(target, self._job.target_table, staging, key_range),
@@ -143,13 +145,14 @@ class Carrier:
     def _send(
         self,
         job: CopyJob,
+        begun: str,
         snapshot: Snapshot,
         key_range: KeyRange,
         before_note: Callable[[psycopg.Connection, CopiedRange], None],
     ) -> CopiedRange:
         def kept(target: psycopg.Connection, copied: CopiedRange) -> None:
             before_note(target, copied)
-            note_range(target, self._spec.stream, snapshot.lsn, copied)
+            note_range(target, self._spec.stream, begun, snapshot.lsn, copied)
 
         throttle = Throttle(self._governor.rows_per_second)
         return copy_range(job, self._source, self._target, key_range, throttle.take, kept)

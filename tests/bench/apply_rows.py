@@ -141,7 +141,7 @@ def _with_the_next_vector(rows: Sequence[tuple]) -> list[tuple]:
 
 def _apply(applier: Applier, batches: Sequence[Sequence[Net]]) -> None:
     for batch in batches:
-        applier.apply(batch, batch[-1].lsn + 1, 0)
+        applier.apply(batch, batch[-1].lsn + 1)
 
 
 def _upsert(session: psycopg.Connection, batches: Sequence[Sequence[tuple]]) -> None:

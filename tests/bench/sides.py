@@ -98,7 +98,7 @@ class Ours:
             state_tables.create(connection)
             connection.execute(
                 "INSERT INTO orchestra_stream.stream (name, source_system, source_table, source_table_oid, slot, "
-                "publication, start_lsn) VALUES (%s, 'bench', 'memories', 0, 'ours', %s, %s)",
+                "publication, start_lsn, copy_done_at) VALUES (%s, 'bench', 'memories', 0, 'ours', %s, %s, now())",
                 [_STREAM, PUBLICATION, row[0]],
             )
 

@@ -141,8 +141,8 @@ def appliers(target: str, layout: Layout, partitions: int = 1, table: str = "mem
         state_tables.create(connection)
         connection.execute(
             "INSERT INTO orchestra_stream.stream "
-            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn) "
-            "VALUES ('s', '1', 'memories', 1, 'slot', 'publication', %s) ON CONFLICT DO NOTHING",
+            "(name, source_system, source_table, source_table_oid, slot, publication, start_lsn, copy_done_at) "
+            "VALUES ('s', '1', 'memories', 1, 'slot', 'publication', %s, now()) ON CONFLICT DO NOTHING",
             [lsn_text(1_000)],
         )
         state_tables.prepare_checkpoints(connection, "s", partitions)

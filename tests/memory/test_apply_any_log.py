@@ -82,8 +82,8 @@ class Model:
 class Mover:
     """Reads a model's log from the least checkpoint on and applies it in batches; may crash and begin again."""
 
-    def __init__(self, made, model, horizon):
-        self.made, self.model, self.horizon = made, model, horizon
+    def __init__(self, made, model):
+        self.made, self.model = made, model
         self.begin()
 
     def begin(self):
@@ -109,9 +109,9 @@ class Mover:
                 self.gathering.add(event, self.model.log.layout)
         batch = self.gathering.take()
         for number in range(1 if crash else len(self.made)):
-            self.made[number].apply(batch.shares.get(number, ()), batch.end_lsn, self.horizon)
+            self.made[number].apply(batch.shares.get(number, ()), batch.end_lsn)
         if self.gathering.barrier is not None and not crash:
-            apply_alone(self.made, self.gathering.take_barrier(), None, self.horizon)
+            apply_alone(self.made, self.gathering.take_barrier(), None)
         if crash:
             self.begin()
 
@@ -194,9 +194,9 @@ def test_any_log_in_any_batches_with_any_crashes_ends_in_the_source(modelled, tr
     model = Model(log)
     for transaction in transactions:
         model.play(transaction)
-    horizon, copied = model.states[min(moment, len(model.states) - 1)]
-    begin_anew(target, made, copied, horizon)
-    mover = Mover(made, model, horizon)
+    copied_until, copied = model.states[min(moment, len(model.states) - 1)]
+    begin_anew(target, made, copied, copied_until)
+    mover = Mover(made, model)
     for size, crash in cuts:
         mover.batch(size, crash)
     while mover.waiting or not mover.gathering.is_empty:

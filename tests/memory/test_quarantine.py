@@ -7,11 +7,14 @@ from changes import Log, appliers, lasting_pair, own_row, without
 
 from orchestra_lib.database import connect
 from orchestra_lib.errors import LockHeld
+from orchestra_lib.memory.apply import apply_alone
 from orchestra_lib.memory.compare import Store
 from orchestra_lib.memory.quarantine import resolve, unresolved
 from orchestra_lib.memory.schema import COLUMNS, create_table
+from orchestra_lib.memory.slot import current_lsn
 from orchestra_lib.memory.source import source_table
 from orchestra_lib.memory.state_tables import stream_lock
+from orchestra_lib.memory.stream_errors import Superseded
 
 EMBEDDING = COLUMNS.index("embedding")
 CHECK = "ALTER TABLE memories ADD CONSTRAINT no_such_content CHECK (content <> 'forbidden')"
@@ -60,7 +63,7 @@ def aside(pair):
         target.execute(CHECK)
         log = Log(source)
         (applier,) = appliers(pair.target, log.layout)
-        applier.apply(log.nets(log.insert(own_row("old", version=7)), log.insert(own_row("good"))), log.lsn + 1, 0)
+        applier.apply(log.nets(log.insert(own_row("old", version=7)), log.insert(own_row("good"))), log.lsn + 1)
         for change in (
             log.insert(own_row("bad", "forbidden")),
             log.update(own_row("old", "as it is", 3)),
@@ -68,8 +71,8 @@ def aside(pair):
             log.insert(own_row("gone", "forbidden")),
             log.update(without(own_row("gone", "x", 2), EMBEDDING)),
         ):
-            assert applier.apply(log.nets(change), change.commit_lsn + 1, 0).quarantined == 1
-        applier.apply(log.nets(log.update(own_row("healed", "now", 2))), log.lsn + 1, 0)
+            assert applier.apply(log.nets(change), change.commit_lsn + 1).quarantined == 1
+        applier.apply(log.nets(log.update(own_row("healed", "now", 2))), log.lsn + 1)
         applier.close()
     return pair
 
@@ -115,6 +118,48 @@ def test_a_row_that_the_source_no_longer_has_is_deleted(aside):
         source.execute("DELETE FROM memories WHERE id = 'old'")
     assert resolve(*stores(aside), "s").deleted == ("old",)
     assert "old" not in state(aside)
+
+
+def test_a_row_that_was_brought_lends_nothing_to_a_change_from_before(aside):
+    """Its id is by then another row's: the one that had it got a new id, and its vector is not sent."""
+    with connect(aside.source) as source, connect(aside.target) as target:
+        log = Log(source)
+        log.lsn = current_lsn(source) - 100
+        moved = log.rekey(log.update(without(own_row("d", "as it is", 4), EMBEDDING), old=own_row("old")))
+        source.execute("UPDATE memories SET id = 'd' WHERE id = 'old'")
+        write(aside.source, ("old", "another", 1))
+        source.execute("UPDATE memories SET embedding = '[9,9,9]' WHERE id = 'old'")
+        assert "old" in resolve(*stores(aside), "s").written
+        (applier,) = appliers(aside.target, log.layout)
+        assert apply_alone([applier], moved, log.lsn + 1).quarantined == 1
+        applier.close()
+        assert [row.key for row in unresolved(target, "s")] == ["bad", "d"]
+    assert resolve(*stores(aside), "s").written == ("d",)
+
+
+def test_a_change_from_before_a_repair_is_stale_and_one_of_another_row_is_not(aside):
+    with connect(aside.source) as source, connect(aside.target) as target:
+        log = Log(source)
+        log.lsn = current_lsn(source) - 100
+        before = [log.update(own_row("old", "before", 2)), log.update(own_row("good", "went back", 0))]
+        resolve(*stores(aside), "s")
+        (applier,) = appliers(aside.target, log.layout)
+        applied = applier.apply(log.nets(*before), log.lsn + 1)
+        applier.close()
+        assert (applied.stale, applied.quarantined) == (1, 1)
+        assert [row.key for row in unresolved(target, "s")] == ["bad", "good"]
+
+
+def test_a_mover_that_has_lost_its_lock_is_superseded_by_a_repair(aside):
+    with connect(aside.source) as source:
+        log = Log(source)
+        (mover,) = appliers(aside.target, log.layout)
+        resolve(*stores(aside), "s")
+        log.lsn = mover.checkpoint + 10
+        with pytest.raises(Superseded):
+            mover.apply(log.nets(log.update(own_row("old", "overwritten", 9))), log.lsn + 1)
+        mover.close()
+    assert state(aside)["old"] == "as it is"
 
 
 def test_it_waits_for_no_stream_that_runs(aside):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -13,9 +14,12 @@ from psycopg import sql
 from stores import Pair, fill, row, unit_vectors
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import LockHeld
-from orchestra_lib.memory.copy import CopyJob
-from orchestra_lib.memory.initial_copy import DONE, NEW, UNFINISHED, CopySpec, initial_copy, standing
+from orchestra_lib.errors import DataError, LockHeld
+from orchestra_lib.memory import state_tables
+from orchestra_lib.memory.checksum import Checksum
+from orchestra_lib.memory.copied_ranges import AlreadyThere, all_ranges, begun_at, note_range
+from orchestra_lib.memory.copy import CopiedRange, CopyJob
+from orchestra_lib.memory.initial_copy import DONE, NEW, UNFINISHED, CopySpec, forget, initial_copy, standing
 from orchestra_lib.memory.schema import COLUMNS, create_table
 from orchestra_lib.memory.slot import drop_slot, mark, slot_state
 from orchestra_lib.memory.source import source_table
@@ -70,6 +74,15 @@ def running(stream: Stream) -> Iterator[Stream]:
         assert not thread.is_alive()
     if raised:
         raise raised[0]
+
+
+def broken_off(stream: Stream, meanwhile: Callable[[Stream], None] = lambda _stream: None) -> None:
+    """Run the stream, and do something meanwhile; raises what it ended with, if it has ended by itself in time."""
+    with running(stream):
+        meanwhile(stream)
+        deadline = time.monotonic() + 8
+        while stream.status().state != "stopped" and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def drained(stream: Stream, stores: Pair, seconds: float = 20) -> None:
@@ -191,6 +204,23 @@ def test_a_transaction_larger_than_many_batches_arrives_whole_and_in_its_order(s
     assert status.batches >= 1800 / (4 * FAST.batch_size)
 
 
+def test_a_version_that_goes_back_after_the_copy_is_put_aside_also_before_the_stream_has_begun(stores: Pair) -> None:
+    on(stores.source, "UPDATE memories SET version = 7 WHERE id = 'id-00000003'")
+    copied(stores)
+    on(stores.source, "UPDATE memories SET version = 1, content = 'reset' WHERE id = 'id-00000003'")
+    with running(stream_of(stores)) as stream:
+        drained(stream, stores)
+        assert (stream.status().stale, stream.status().quarantined) == (0, 1)
+
+
+def test_a_table_beside_it_that_is_published_and_emptied_stops_the_stream_and_empties_nothing(stores: Pair) -> None:
+    copied(stores)
+    on(stores.source, "CREATE TABLE beside (id int PRIMARY KEY)", "ALTER PUBLICATION tested ADD TABLE beside")
+    with pytest.raises(SchemaChanged, match=r"changes of public\.beside"):
+        broken_off(stream_of(stores), lambda _: on(stores.source, "TRUNCATE beside"))
+    assert rows_of(stores.target) == rows_of(stores.source)
+
+
 # --- stopping and going on --------------------------------------------------------------------------------------------
 
 
@@ -212,6 +242,100 @@ def test_a_second_mover_is_refused(stores: Pair) -> None:
         drained(stream, stores)
         with pytest.raises(LockHeld, match="in other hands"):
             stream_of(stores, Tuning(busy_seconds=0.2)).run(threading.Event())
+
+
+def holder(target: psycopg.Connection) -> int:
+    """The session that holds the stream's lock; 0 when none does."""
+    row = target.execute(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def test_a_lock_that_went_with_its_session_alone_is_taken_again(stores: Pair) -> None:
+    copied(stores)
+    with running(stream_of(stores)) as stream, connect(stores.target) as target:
+        drained(stream, stores)
+        first = holder(target)
+        target.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+        deadline = time.monotonic() + 10
+        while holder(target) in (0, first):
+            assert time.monotonic() < deadline, "nobody has the lock, and the stream runs"
+            time.sleep(0.02)
+        insert(stores, 1000, 20)
+        drained(stream, stores)
+    assert rows_of(stores.target) == rows_of(stores.source)
+
+
+def test_a_stream_whose_lock_somebody_else_has_taken_ends(stores: Pair) -> None:
+    copied(stores)
+    with connect(stores.target) as other, ExitStack() as taken:
+
+        def take(stream: Stream) -> None:
+            drained(stream, stores)
+            while True:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [holder(other)])
+                with suppress(LockHeld):  # the stream was faster
+                    return taken.enter_context(state_tables.stream_lock(other, "tested"))
+
+        with pytest.raises(LockHeld, match="in other hands"):
+            broken_off(stream_of(stores, replace(FAST, busy_seconds=0.2)), take)
+
+
+def test_a_target_that_was_set_back_behind_its_slot_is_not_streamed_to(stores: Pair) -> None:
+    """By a restore, or a failover to a copy that lagged: the source has let go of what lies between."""
+    tables = ("public.memories", "orchestra_stream.stream", "orchestra_stream.checkpoint")
+    copied(stores)
+    with running(stream_of(stores)) as stream:
+        insert(stores, 1000, 20)
+        drained(stream, stores)
+    on(stores.target, "CREATE SCHEMA kept", *(f"CREATE TABLE kept.{t.split('.')[1]} AS TABLE {t}" for t in tables))
+    with running(stream_of(stores)) as stream:
+        insert(stores, 2000, 20)
+        drained(stream, stores)
+    for table in tables:
+        on(stores.target, f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM kept.{table.split('.')[1]}")
+    with pytest.raises(SlotLost, match="what lies between is missing: run the copy again"):
+        broken_off(stream_of(stores))
+
+
+def test_a_target_that_is_set_back_while_nothing_is_written_ends_the_stream(stores: Pair) -> None:
+    copied(stores)
+
+    def set_back(stream: Stream) -> None:
+        insert(stores, 1000, 20)
+        drained(stream, stores)
+        time.sleep(2.2)  # until it is noted
+        on(stores.target, "UPDATE orchestra_stream.stream SET confirmed = start_lsn")
+
+    with pytest.raises(SlotLost, match="no longer knows"):
+        broken_off(stream_of(stores), set_back)
+
+
+def test_what_the_source_is_told_is_noted_on_the_target_first(stores: Pair) -> None:
+    copied(stores)
+    with running(stream_of(stores)) as stream, connect(stores.source) as source, connect(stores.target) as target:
+        for number in range(10):
+            insert(stores, 1000 + number, 1)
+            told = slot_state(source, "tested")
+            assert told is not None
+            assert told.confirmed_lsn <= (state_tables.confirmed(target, "tested") or 0)
+            time.sleep(0.3)
+        drained(stream, stores)
+        assert told.confirmed_lsn > standing(copy_spec(stores)).start_lsn, "it is told while it runs"
+
+
+def test_a_stream_that_an_earlier_version_left_goes_on(stores: Pair) -> None:
+    copied(stores)
+    with running(stream_of(stores)) as stream:
+        insert(stores, 1000, 20)
+        drained(stream, stores)
+    on(stores.target, *(f"ALTER TABLE orchestra_stream.{t} DROP COLUMN {c}" for t, c in state_tables._ADDED))
+    insert(stores, 2000, 20)
+    with running(stream_of(stores)) as stream:
+        drained(stream, stores)
+    assert rows_of(stores.target) == rows_of(stores.source)
 
 
 def test_the_target_may_refuse_for_a_while(stores: Pair) -> None:
@@ -295,6 +419,41 @@ def test_a_copy_that_was_cut_off_goes_on_with_the_ranges_that_are_missing(stores
         drained(stream, stores)
         assert stream.status().quarantined == 0
     assert rows_of(stores.target) == rows_of(stores.source)
+
+
+def test_no_stream_runs_over_a_copy_that_is_not_finished(stores: Pair) -> None:
+    copied(stores)
+    on(stores.target, "UPDATE orchestra_stream.stream SET copy_done_at = NULL")
+    with pytest.raises(DataError, match="the copy for the stream tested is not finished"):
+        broken_off(stream_of(stores))
+
+
+def test_two_copies_at_once_are_refused_and_a_finished_one_may_be_asked_for_while_the_stream_runs(stores: Pair) -> None:
+    with connect(stores.target) as other:
+        state_tables.create(other)
+        with state_tables.stream_lock(other, "tested"), pytest.raises(LockHeld, match="in other hands"):
+            copied(stores)
+    with connect(stores.source) as source:
+        assert slot_state(source, "tested") is None, "nothing was begun"
+    copied(stores)
+    with running(stream_of(stores)) as stream:
+        drained(stream, stores)
+        copied(stores)
+
+
+def test_a_range_of_a_copy_that_was_given_up_is_none_of_the_one_after_it(stores: Pair) -> None:
+    """A copier that slept meanwhile has read its rows before there was the new slot, which knows nothing of them."""
+    copied(stores)
+    with connect(stores.target) as target:
+        before, first = begun_at(target, "tested"), all_ranges(target, "tested")[0]
+        forget(copy_spec(stores))
+        copied(stores)
+        now = begun_at(target, "tested")
+        target.execute("UPDATE orchestra_stream.copied_range SET copied_at = NULL")
+        for begun, key_range in ((before, first), (now, replace(first, high="id-0"))):
+            with pytest.raises(AlreadyThere, match="begun anew"):
+                note_range(target, "tested", begun, "0/1", CopiedRange(key_range, Checksum(1, 1), True, 1))
+        note_range(target, "tested", now, "0/1", CopiedRange(first, Checksum(1, 1), True, 1))
 
 
 def test_a_slot_that_is_gone_means_a_new_copy_and_nothing_is_lost(stores: Pair) -> None:

@@ -13,7 +13,7 @@ from transfers import execute
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError
 from orchestra_lib.memory.checksum import Checksum
-from orchestra_lib.memory.copied_ranges import AlreadyThere, note_range
+from orchestra_lib.memory.copied_ranges import AlreadyThere, begun_at, note_range
 from orchestra_lib.memory.copy import CopiedRange
 from orchestra_lib.memory.initial_copy import DONE, standing
 from orchestra_lib.memory.running_stream import RunningStream
@@ -203,6 +203,7 @@ def test_a_rate_is_kept(pair, transfer):
 def test_noting_a_range_twice_is_refused(pair, transfer):
     first = begin(transfer).missing[0]
     with connect(pair.target) as target:
-        note_range(target, transfer.stream, "0/1", CopiedRange(first, Checksum(1, 1), True, 1))
+        begun = begun_at(target, transfer.stream)
+        note_range(target, transfer.stream, begun, "0/1", CopiedRange(first, Checksum(1, 1), True, 1))
         with pytest.raises(AlreadyThere):
-            note_range(target, transfer.stream, "0/2", CopiedRange(first, Checksum(2, 2), True, 1))
+            note_range(target, transfer.stream, begun, "0/2", CopiedRange(first, Checksum(2, 2), True, 1))
