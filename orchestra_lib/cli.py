@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_export)
 
     command = commands.add_parser("stream", help="the stream from today's store to the target, as a process of its own")
-    command.add_argument("action", nargs="?", choices=("run", "status", "stop"), default="run")
+    command.add_argument("action", nargs="?", choices=("run", "status", "stop", "resolve"), default="run")
     command.add_argument("--environment", default="local", help="a file of parameters/ (default: local)")
     command.add_argument(
         "--overrides", metavar="-", choices=("-",), help="read parameters of 03_memory as JSON from standard input"

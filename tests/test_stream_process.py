@@ -136,6 +136,24 @@ def test_killed_it_is_not_believed_any_more_and_the_next_one_brings_what_came_me
         assert target.execute("SELECT count(*) FROM memories WHERE version = 7").fetchone() == (5,)
 
 
+def test_rows_in_quarantine_are_repaired_by_a_command_while_it_is_stopped(moved: Pair, told: Told) -> None:
+    on(moved.target, "ALTER TABLE memories ADD CONSTRAINT short CHECK (content <> 'a longer one') NOT VALID")
+    start()
+    on(moved.source, "UPDATE memories SET content = 'a longer one', version = 9 WHERE id = 'id-00000003'")
+    assert brought(moved) == 30
+    code, said = told("resolve")
+    assert code != 0
+    assert "is in other hands" in said
+    assert stream_process.stop(ENVIRONMENT)
+    code, said = told("resolve")
+    assert code == 1
+    assert said.startswith("0 rows written, 0 deleted, 0 were alike already\nstill refused: id-00000003: ")
+    on(moved.target, "ALTER TABLE memories DROP CONSTRAINT short")
+    assert told("resolve") == (0, "1 rows written, 0 deleted, 0 were alike already\n")
+    with connect(moved.target) as target:
+        assert target.execute("SELECT id FROM memories WHERE version = 9").fetchall() == [("id-00000003",)]
+
+
 def test_what_ends_it_is_said_to_whoever_waits_and_whoever_starts_it_again(moved: Pair, told: Told) -> None:
     start()
     on(moved.source, "ALTER TABLE memories ADD COLUMN mood text", "UPDATE memories SET mood = 'glad'")

@@ -369,7 +369,10 @@ class _Attempt:
     def _require_alike(self, differences: Sequence[Difference]) -> None:
         if differences:
             named = ", ".join(f"{row.id} ({row.kind})" for row in differences[:_NAMED])
-            raise DataError(f"{len(differences):,} rows differ between the sides: {named}; repair them, or copy again")
+            raise DataError(
+                f"{len(differences):,} rows differ between the sides: {named}; look at the quarantine, whose rows "
+                "`python -m orchestra_lib stream resolve` repairs while the stream is stopped, or copy again"
+            )
 
     def _session(self, side: Side) -> psycopg.Connection:
         """A session in which no statement takes longer than the longest pause: it would hold the pause up."""

@@ -44,6 +44,8 @@ def _quarantine(there: psycopg.Connection, stream: str) -> Evidence:
         [stream],
     ).fetchall()
     told = "; ".join(f"{key}: {error.splitlines()[0]}" for key, error in rows[:5])
+    if rows:
+        told += "; stop the stream, and repair them by `python -m orchestra_lib stream resolve`"
     return Evidence("rows in quarantine", Source.OBSERVED, len(rows), "rows", Bound("==", 0), note=told)
 
 
