@@ -165,7 +165,7 @@ def _disk_full(arena: Arena, draw: random.Random) -> Iterator[None]:
     stop.set()
     filling.join()
     arena.target.limit_files(None)
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE 'filling:%'")
+    arena.leave("filling")
 
 
 def _insert_steadily(arena: Arena, stop: threading.Event) -> None:
@@ -189,15 +189,16 @@ def _poison(arena: Arena, draw: random.Random) -> Iterator[None]:
     id_ = f"poison:{draw.randrange(10**9)}"
     arena.target.execute(f"ALTER TABLE {TABLE} ADD CONSTRAINT no_poison CHECK (id NOT LIKE 'poison:%') NOT VALID")
     arena.source.execute(insert_rows(id_, 0, 1))
+    key_aside = f"{id_}:0"
     unresolved = "SELECT key, error FROM orchestra_stream.quarantine WHERE resolved_at IS NULL"
     arena.until(lambda: bool(arena.target.execute(unresolved)), "the refused row is in quarantine")
     ((key, error),) = arena.target.execute(unresolved)
-    if key != f"{id_}:0" or "no_poison" not in error:
-        raise NotSettled(f"in quarantine is {key!r} with {error!r}, and not {id_}:0")
+    if key != key_aside or "no_poison" not in error:
+        raise NotSettled(f"in quarantine is {key!r} with {error!r}, and not {key_aside}")
     yield
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id = %s", f"{id_}:0")
+    arena.source.execute(f"DELETE FROM {TABLE} WHERE id = %s", key_aside)
     arena.target.execute(f"ALTER TABLE {TABLE} DROP CONSTRAINT no_poison")
-    arena.target.execute("UPDATE orchestra_stream.quarantine SET resolved_at = now() WHERE resolved_at IS NULL")
+    arena.target.execute("UPDATE orchestra_stream.quarantine SET resolved_at = now() WHERE key = %s", key_aside)
 
 
 @contextmanager
@@ -228,7 +229,7 @@ def _long_transaction(arena: Arena, draw: random.Random) -> Iterator[None]:
         yield
         connection.execute(f"UPDATE {TABLE} SET version = version + 1 WHERE id LIKE '{prefix}:%'")
         connection.rollback() if draw.random() < 0.3 else connection.commit()
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE '{prefix}:%'")
+    arena.leave(prefix)
 
 
 @contextmanager
@@ -249,7 +250,7 @@ def _large_transaction(arena: Arena, draw: random.Random) -> Iterator[None]:
         connection.execute(f"UPDATE {TABLE} SET agent_id = 'b', version = version + 1 WHERE id LIKE '{prefix}:%3'")
         yield
         connection.rollback() if draw.random() < 0.25 else connection.commit()
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE '{prefix}:%'")
+    arena.leave(prefix)
 
 
 @contextmanager
@@ -271,7 +272,7 @@ def _side_table(arena: Arena, draw: random.Random) -> Iterator[None]:
         connection.execute("TRUNCATE side")
         connection.execute(insert_rows("side", 0, 3))
     yield
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE 'side:%'")
+    arena.leave("side")
 
 
 @contextmanager
@@ -301,7 +302,7 @@ def _odd_changes(arena: Arena, draw: random.Random) -> Iterator[None]:
             for statement in statements:
                 connection.execute(statement)
     yield
-    arena.source.execute(f"DELETE FROM {TABLE} WHERE id LIKE 'odd:%'")
+    arena.leave("odd")
 
 
 # --- the slot and the schema ------------------------------------------------------------------------------------------
@@ -433,7 +434,7 @@ def on_both(name: str, inject: Callable[..., object], *given: object, **about: o
     )
 
 
-_ENDS_A_COPY = ("TargetUnreachable", "StreamBroken", "SlotBusy")
+_ENDS_A_COPY = ("TargetUnreachable", "StreamBroken", "SlotBusy", "LockHeld")
 
 FAULTS: tuple[Fault, ...] = (
     Fault("mover killed", _mover_killed, (0, 0.5), rounds=4, mixes=True),
@@ -491,7 +492,11 @@ class Injection:
 
 
 def inject(arena: Arena, faults: tuple[Fault, ...], draw: random.Random) -> Injection:
-    """Have the faults there together, then heal them in the reverse order."""
+    """Have the faults there together, then heal them in the reverse order.
+
+    What they have written stays until the next ones: it is evidence, and both sides are compared first.
+    """
+    arena.sweep()
     began, troubles = time.monotonic(), dict[str, None]()
     with ExitStack() as stack:
         for fault in sorted(faults, key=lambda fault: not fault.by_statement):
