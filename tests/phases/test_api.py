@@ -125,6 +125,7 @@ def test_revisions_take_over_go_back_and_everything_is_undone(home: Home) -> Non
     assert [one for one in again.plan().changes if one.verb != "keep"] == [], "nothing is left to do"
     again.takeover.roll_out()
     assert home.service.serving() == served
+    assert f"run {first._run.record.run_id}, whose record has" in again._run.evidence[-1].note
     end(again._run)
 
     second = home.open(concurrency=40)
