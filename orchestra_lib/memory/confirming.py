@@ -8,6 +8,7 @@ target first, and at the start of a stream the slot may not be further than the 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -29,11 +30,11 @@ class Confirming:
 
     Each note also proves that the stream's lock is held, or takes it again. The methods are for one thread, the reader.
     ``busy_seconds``: how long the lock may be in other hands, such as those of our own session that broke;
-    ``timeout_seconds``: a target that does not answer in that time is cut off.
+    ``timeout_seconds``: a target that does not answer in that time is cut off; ``told``: what keeps it from noting.
     """
 
-    def __init__(self, hold: Hold, busy_seconds: float, timeout_seconds: float) -> None:
-        self._hold, self._busy_seconds, self._timeout_seconds = hold, busy_seconds, timeout_seconds
+    def __init__(self, hold: Hold, busy_seconds: float, timeout_seconds: float, told: Callable[[str], None]) -> None:
+        self._hold, self._busy_seconds, self._timeout_seconds, self._told = hold, busy_seconds, timeout_seconds, told
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="confirm")
         self._under_way: Future[int] | None = None
         self._began_at = 0.0
@@ -103,9 +104,11 @@ class Confirming:
         try:
             self._noted = future.result()
             self._busy_since = None
-        except LockHeld:
+        except LockHeld as error:
+            self._told(str(error))
             self._busy_since = self._busy_since or time.monotonic()
             if time.monotonic() - self._busy_since > self._busy_seconds:
                 raise
         except (TargetUnreachable, psycopg.Error) as error:
             raise_if_hopeless(error)
+            self._told(f"the target does not note what the source may be told: {error}")

@@ -122,7 +122,8 @@ class Stream:
                 spool = Path(stack.enter_context(TemporaryDirectory(prefix="orchestra-stream-")))
                 waker = stack.enter_context(closing(_Waker()))
                 tuning = self._spec.tuning
-                confirming = stack.enter_context(closing(Confirming(hold, tuning.busy_seconds, tuning.apply_seconds)))
+                confirming = Confirming(hold, tuning.busy_seconds, tuning.apply_seconds, self._tell)
+                stack.callback(confirming.close)
                 partitions = stack.enter_context(self._partitions(hold, confirming, layout, stop))
                 # Left last, so that a batch under way is told to give up before anybody waits for it.
                 conductor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="batch"))

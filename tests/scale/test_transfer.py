@@ -11,7 +11,8 @@ import pytest
 from transfers import execute
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import DataError
+from orchestra_lib.errors import DataError, LockHeld
+from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.checksum import Checksum
 from orchestra_lib.memory.copied_ranges import AlreadyThere, begun_at, note_range
 from orchestra_lib.memory.copy import CopiedRange
@@ -19,9 +20,10 @@ from orchestra_lib.memory.initial_copy import DONE, standing
 from orchestra_lib.memory.running_stream import RunningStream
 from orchestra_lib.memory.schema import COLUMNS
 from orchestra_lib.memory.slot import mark
+from orchestra_lib.memory.state_tables import stream_lock
 from orchestra_lib.memory.stream import StreamSpec, Tuning
 from orchestra_lib.scale.attempts import run_transfer
-from orchestra_lib.scale.backfill import begin, finish, missing_ranges_of, ranges_there
+from orchestra_lib.scale.backfill import begin, finish, held, missing_ranges_of, ranges_there
 from orchestra_lib.scale.checking import Checker, together
 from orchestra_lib.scale.extra import VARIABLE
 from orchestra_lib.scale.size_ranges import ranges_of
@@ -177,6 +179,17 @@ def test_the_memory_phase_finds_the_transfer_done_and_streams_on_from_it(pair, t
         assert stream.wait_for(mark(source), 20)
     found = checked(transfer)
     assert (found.differing, found.target_rows) == (0, 480)
+
+
+def test_a_transfer_is_held_by_one_launcher_until_it_is_complete(pair, transfer):
+    with connect(pair.target) as other:
+        state_tables.create(other)
+        with stream_lock(other, transfer.stream), pytest.raises(LockHeld, match="in other hands"), held(transfer):
+            pass
+        transferred(transfer, begin(transfer).missing)
+        finish(transfer)
+        with stream_lock(other, transfer.stream), held(transfer):
+            pass  # a stream may run over a complete one
 
 
 def test_every_planted_difference_is_named(pair, transfer):
