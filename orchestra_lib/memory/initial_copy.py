@@ -3,7 +3,8 @@
 What the slot was made for and which key ranges are there stands on the target, each range noted in the transaction that
 copied it. A copy that was cut off goes on with the ranges that are missing, under a later snapshot: the stream begins
 where the slot does, and repeats for those ranges what they have already, which changes nothing. A slot that is gone, or
-another source table, means a copy from the beginning, and ranges that are as they should be are not sent again.
+one that is past what the target knows, or another source table, means a copy from the beginning, and ranges that are as
+they should be are not sent again.
 """
 
 from __future__ import annotations
@@ -115,16 +116,21 @@ def _both(spec: CopySpec) -> Iterator[tuple[psycopg.Connection, psycopg.Connecti
 
 
 def _standing(spec: CopySpec, source: psycopg.Connection, target: psycopg.Connection) -> Standing:
+    slot = slot_state(source, spec.slot)  # before the note: a stream that runs moves the note first
     known = _known(target, spec.stream)
     if known is None:
         return Standing(NEW, "nothing was copied yet")
     if (known.system, known.table_oid) != identity(source, spec.job.source.table.as_string(source)):
         return Standing(NEW, f"an earlier copy was of another table or server: {known.table} on {known.system}")
-    slot = slot_state(source, spec.slot)
     if slot is None:
         return Standing(NEW, f"slot {spec.slot} is gone, and with it the changes since the last copy")
     if slot.is_lost:
         return Standing(NEW, slot.sentence())
+    if known.confirmed is not None and slot.confirmed_lsn > known.confirmed:
+        told, noted = lsn_text(slot.confirmed_lsn), lsn_text(known.confirmed)
+        return Standing(
+            NEW, f"the target was set back to {noted}, and slot {spec.slot} has let go of all before {told}"
+        )
     copied = _copied(target, spec.stream)
     state = DONE if known.done else UNFINISHED
     ranges = f"{len(copied)} of {known.ranges} key ranges are there"
@@ -207,6 +213,7 @@ class _Known:
     start_lsn: int
     done: bool
     ranges: int
+    confirmed: int | None
 
 
 def _known(target: psycopg.Connection, stream: str) -> _Known | None:
@@ -214,14 +221,17 @@ def _known(target: psycopg.Connection, stream: str) -> _Known | None:
         return None
     row = target.execute(
         "SELECT source_system, source_table, source_table_oid, start_lsn::text, copy_done_at IS NOT NULL, "
-        "(SELECT count(*) FROM orchestra_stream.copied_range WHERE stream = name) "
+        "(SELECT count(*) FROM orchestra_stream.copied_range WHERE stream = name), "
+        "to_jsonb(stream) ->> 'confirmed' "  # tables of an earlier version lack it
         "FROM orchestra_stream.stream WHERE name = %s",
         [stream],
     ).fetchone()
     if row is None:
         return None
-    system, table, oid, start, done, ranges = row
-    return _Known(system, table, oid, lsn_number(start), done, ranges)
+    system, table, oid, start, done, ranges, confirmed = row
+    return _Known(
+        system, table, oid, lsn_number(start), done, ranges, None if confirmed is None else lsn_number(confirmed)
+    )
 
 
 def _copied(target: psycopg.Connection, stream: str) -> tuple[CopiedRange, ...]:

@@ -298,6 +298,12 @@ def test_a_target_that_was_set_back_behind_its_slot_is_not_streamed_to(stores: P
         on(stores.target, f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM kept.{table.split('.')[1]}")
     with pytest.raises(SlotLost, match="what lies between is missing: run the copy again"):
         broken_off(stream_of(stores))
+    left = standing(copy_spec(stores))
+    assert (left.state, "the target was set back to" in left.reason) == (NEW, True)
+    copied(stores)
+    with running(stream_of(stores)) as stream:
+        drained(stream, stores)
+    assert rows_of(stores.target) == rows_of(stores.source)
 
 
 def test_a_target_that_is_set_back_while_nothing_is_written_ends_the_stream(stores: Pair) -> None:
@@ -332,6 +338,7 @@ def test_a_stream_that_an_earlier_version_left_goes_on(stores: Pair) -> None:
         insert(stores, 1000, 20)
         drained(stream, stores)
     on(stores.target, *(f"ALTER TABLE orchestra_stream.{t} DROP COLUMN {c}" for t, c in state_tables._ADDED))
+    assert standing(copy_spec(stores)).state == DONE
     insert(stores, 2000, 20)
     with running(stream_of(stores)) as stream:
         drained(stream, stores)
