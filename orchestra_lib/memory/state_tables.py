@@ -92,17 +92,25 @@ class Checkpoint:
 
 
 def create(connection: psycopg.Connection) -> None:
-    """Make the schema and its tables unless they are there. Needs the right to CREATE in the database."""
+    """Make the schema and its tables unless they are there as this version wants them.
+
+    Needs the right to CREATE in the database, unless there is nothing to make.
+    """
     with connection.transaction():
         # Two that find nothing at the same moment would both make it.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('orchestra_stream', 0))")
-        connection.execute(_DDL)
-        there = connection.execute(
-            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'orchestra_stream'"
-        ).fetchall()
-        for (table, column), kind in _ADDED.items():
-            if (table, column) not in there:
-                connection.execute(f"ALTER TABLE orchestra_stream.{table} ADD COLUMN IF NOT EXISTS {column} {kind}")
+        if _lacking(connection):
+            connection.execute(_DDL)
+        for table, column in _lacking(connection):
+            kind = _ADDED[table, column]
+            connection.execute(f"ALTER TABLE orchestra_stream.{table} ADD COLUMN {column} {kind}")
+
+
+def _lacking(connection: psycopg.Connection) -> list[tuple[str, str]]:
+    there = connection.execute(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'orchestra_stream'"
+    ).fetchall()
+    return [added for added in _ADDED if added not in there]
 
 
 def forget(connection: psycopg.Connection, stream: str) -> None:
