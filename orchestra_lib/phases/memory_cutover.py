@@ -112,8 +112,9 @@ class CutoverSteps:
     def checks(self) -> tuple[Evidence, ...]:
         """Nothing may be copied over a target that is written to."""
         claim = "the writers write on the source"
-        if self.live == SOURCE:
-            return (yes_or_no(claim, Source.OBSERVED, True),)
+        on_source = self.live == SOURCE
+        if on_source:
+            return (yes_or_no(claim, Source.OBSERVED, on_source),)
         if self._returns_first and self._only_plans:
             note = "a run in mode apply brings them back before all else, and then makes its own plan"
             return (Evidence("the writers write on the", Source.OBSERVED, TARGET, note=note),)
@@ -121,7 +122,7 @@ class CutoverSteps:
         if not self._run.rehearsal and last is not None and last.purpose is not Purpose.DRILL:
             way = command("rollback --phase 07", self._run.settings.environment.name)
         note = f"they were switched over: bring them back first ({way}), or a copy would undo their work"
-        return (yes_or_no(claim, Source.OBSERVED, False, note=note),)
+        return (yes_or_no(claim, Source.OBSERVED, on_source, note=note),)
 
     def changes(self) -> tuple[Change, ...]:
         """The way back of writers that an earlier run has left on the target, for a plan that is only looked at."""
