@@ -53,10 +53,14 @@ class Confirming:
     def require_no_gap(self, slot: str, told: int) -> None:
         """Raise SlotLost when the source has been told more than the target has noted.
 
-        State that an earlier version left has no note: then what was told is taken for one.
+        State that an earlier version left has no note: then what was told is taken for one. While this mover slept
+        another one may have noted more; that is looked up under the lock. Raises LockHeld while that one has it, and
+        TargetUnreachable.
         """
         if self._noted is None:
             self._noted = told
+        if told > self._noted:
+            self._noted = max(self._noted, self._hold.confirmed())
         if told > self._noted:
             raise SlotLost(
                 f"slot {slot} has let go of what was committed before {lsn_text(told)}, and the target knows only that "

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 import psycopg
 
 from orchestra_lib.database import Address, connect
+from orchestra_lib.errors import TargetUnreachable
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.lsn import lsn_text
 from orchestra_lib.memory.stream_errors import SlotLost
@@ -49,6 +50,15 @@ class Hold:
             except psycopg.OperationalError:
                 self.release()
             return self.take()
+
+    def confirmed(self) -> int:
+        """What stands noted, under the lock; 0 for nothing. Raises as :meth:`again`."""
+        with self._one_at_a_time:
+            session = self.again()
+            try:
+                return state_tables.confirmed(session, self._stream) or 0
+            except psycopg.OperationalError as error:
+                raise TargetUnreachable(f"the target does not say what it has noted: {error}") from error
 
     def note_confirmed(self, noted: int, lsn: int) -> int:
         """Note that the source may be told ``lsn``, where ``noted`` stands; returns what stands then.

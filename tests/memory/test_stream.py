@@ -17,9 +17,12 @@ from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError, LockHeld
 from orchestra_lib.memory import state_tables
 from orchestra_lib.memory.checksum import Checksum
+from orchestra_lib.memory.confirming import Confirming
 from orchestra_lib.memory.copied_ranges import AlreadyThere, all_ranges, begun_at, note_range
 from orchestra_lib.memory.copy import CopiedRange, CopyJob
+from orchestra_lib.memory.hold import Hold
 from orchestra_lib.memory.initial_copy import DONE, NEW, UNFINISHED, CopySpec, forget, initial_copy, standing
+from orchestra_lib.memory.lsn import lsn_text
 from orchestra_lib.memory.schema import COLUMNS, create_table
 from orchestra_lib.memory.slot import drop_slot, mark, slot_state
 from orchestra_lib.memory.source import source_table
@@ -304,6 +307,35 @@ def test_a_target_that_was_set_back_behind_its_slot_is_not_streamed_to(stores: P
     with running(stream_of(stores)) as stream:
         drained(stream, stores)
     assert rows_of(stores.target) == rows_of(stores.source)
+
+
+def test_what_another_mover_has_noted_while_this_one_slept_is_no_gap(stores: Pair) -> None:
+    copied(stores)
+    with closing_hold(stores) as (hold, session):
+        confirming = Confirming(hold, 5, 5, print)
+        confirming.begin(session, "tested")
+        told = standing(copy_spec(stores)).start_lsn + 1_000
+        on(stores.target, f"UPDATE orchestra_stream.stream SET confirmed = '{lsn_text(told)}'")
+        confirming.require_no_gap("tested", told)
+        with pytest.raises(SlotLost, match="what lies between is missing"):
+            confirming.require_no_gap("tested", told + 1)
+        on(stores.target, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holds'")
+        with (
+            connect(stores.target) as other,
+            state_tables.stream_lock(other, "tested"),
+            pytest.raises(LockHeld),
+        ):
+            confirming.require_no_gap("tested", told + 1)
+        confirming.close()
+
+
+@contextmanager
+def closing_hold(stores: Pair) -> Iterator[tuple[Hold, psycopg.Connection]]:
+    hold = Hold(stores.target, "tested", "holds")
+    try:
+        yield hold, hold.take()
+    finally:
+        hold.release()
 
 
 def test_a_target_that_is_set_back_while_nothing_is_written_ends_the_stream(stores: Pair) -> None:
