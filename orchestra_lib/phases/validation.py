@@ -106,6 +106,7 @@ class ValidationPhase:
 
     def search(self) -> Table:
         """Vector search and recall, on today's store and on the target."""
+        self._store.clear_left()
         with self._run.step("search"):
             latency, recall, rows = self._store.search(*self._conditions())
         self._targets |= {"vector_search": latency, "recall": recall}

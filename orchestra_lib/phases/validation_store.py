@@ -82,6 +82,24 @@ class StoreAgain:
         """Which side the writers write on, by the journal of the cutovers."""
         return CutoverJournal(self._stores.journal("cutover")).live() or "source"
 
+    def clear_left(self) -> None:
+        """Delete the pile of a measurement that was killed: it copies vectors, and with it every recall is another.
+
+        It goes from the source, and the stream brings the deletions. Raises TargetUnreachable when that does not.
+        """
+        writer = RehearsalLoad(self._stores)
+        if not writer.is_wanted or self.live_side() == _WRITERS_ON_TARGET:
+            return
+        cleared = writer.clear()
+        if not cleared and not self.left():
+            return
+        with self._run.step("clear what was left"):
+            steps = StreamSteps(self._stores, writer, self._corpus)
+            steps.go_on()
+            steps.drain()
+            steps.stop()  # in a rehearsal it rests
+        self._run.note(f"{cleared:,} rows that a measurement had left which was cut off were deleted from both stores")
+
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def search(self, hardware: str, load: str) -> tuple[Target, Target, tuple[Evidence, ...]]:

@@ -1,4 +1,4 @@
-"""What a finalization that was killed leaves, and what the next one makes of it, on two databases of one's own."""
+"""What a killed finalization or validation leaves, and what the next one makes of it, on two databases of one's own."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from orchestra_lib.phases.memory_cutover import TARGET, CutoverSteps
 from orchestra_lib.phases.memory_load import RehearsalLoad
 from orchestra_lib.phases.memory_stores import Stores
 from orchestra_lib.phases.memory_stream import StreamSteps
+from orchestra_lib.phases.validation_store import StoreAgain
 from orchestra_lib.rehearsal.load_report import report
 from orchestra_lib.rehearsal.writer import Load, writer_process
 from orchestra_lib.rehearsal.written import KEY_SPACE
@@ -55,8 +56,8 @@ def abandoned(run: Runbook) -> None:
         lock.release()
 
 
-def switched() -> None:
-    """The writers write on the target, and nobody has come after the switch to tidy up."""
+def streamed() -> MemoryPhase:
+    """The store is on the target, and the stream has brought what came since."""
     opened = Runbook.open("03_memory", environment="local")
     phase = MemoryPhase(opened)
     phase.inventory()
@@ -65,8 +66,14 @@ def switched() -> None:
     phase.verify()
     phase.stream.start()
     phase.stream.catch_up()
+    return phase
+
+
+def switched() -> None:
+    """The writers write on the target, and nobody has come after the switch to tidy up."""
+    phase = streamed()
     phase.cutover.switch_over()
-    abandoned(opened)
+    abandoned(phase._run)
 
 
 def judge(mode: str = "apply") -> SwitchJudge:
@@ -143,6 +150,27 @@ def test_a_run_that_was_killed_before_its_judge_is_judged_by_the_next_from_its_w
     counted = len(rows)
     again.settle()
     assert len(again._run.evidence) == counted, "what is gone was judged"
+
+
+@pytest.mark.usefixtures("home")
+def test_the_pile_of_a_validation_that_was_killed_goes_before_the_next_one_measures(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = streamed()
+    monkeypatch.setattr(RehearsalLoad, "is_wanted", property(lambda _load: True))
+    write_as_a_rehearsal(pair.source, "came", "comes")
+    phase.stream.drain()
+    phase.stream.stop()
+    with psycopg.connect(pair.source, autocommit=True) as source:
+        source.execute("DELETE FROM memories WHERE id = %s", [f"{KEY_SPACE}came"])  # not streamed yet
+    again = StoreAgain(phase._run, phase._stores, pair.target, None)
+    assert again.left() == 2
+    again.clear_left()
+    assert (again.left(), again.rows()) == (0, ROWS)
+    assert phase._run.record.notes[-1].startswith("1 rows that a measurement had left")
+    assert stream_process.running("local") is None
+    again.clear_left()
+    assert len([note for note in phase._run.record.notes if "had left" in note]) == 1
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
