@@ -41,8 +41,8 @@ _OF_THE_PLAN = ("permissions that the plan needs", "quota ", "organisation polic
 """Claims of checks before the start: what is asked depends on what is left to do, and is less after a kill."""
 
 _BY_CHANCE = ("ivfflat.probes that a new session has", "memory that this machine has available")
-"""Claims whose bound is another each time: that which k-means draws anew; what a build of the rows takes that are there,
-and a killed run may have left its writer's."""
+"""Claims whose bound is another each time: what k-means draws anew, and what a build of the rows takes that are there,
+of which a killed run may have left its writer's."""
 _LAST_WITH_PARAMETERS = "03"
 
 Evidence = Mapping[str, tuple[str, ...]]
