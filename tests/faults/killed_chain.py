@@ -43,6 +43,8 @@ _OF_THE_PLAN = ("permissions that the plan needs", "quota ", "organisation polic
 _BY_CHANCE = ("ivfflat.probes that a new session has", "memory that this machine has available")
 """Claims whose bound is another each time: what k-means draws anew, and what a build of the rows takes that are there,
 of which a killed run may have left its writer's."""
+_HOW_QUICK = ("p95 of ", "until requests are answered within their goals again")
+"""Gates that a slow minute of the machine may close, killed or not: the chain is then resumed once, as it says itself."""
 _LAST_WITH_PARAMETERS = "03"
 
 Evidence = Mapping[str, tuple[str, ...]]
@@ -101,6 +103,13 @@ class Chain:
                     told.setdefault(str(row["claim"]), []).append(_line(row))
         return {runbook: tuple(sorted({*chained.from_iterable(told.values())})) for runbook, told in found.items()}
 
+    def was_only_slow(self) -> bool:
+        """Whether the last run was stopped by nothing but how quick something was."""
+        entries = self._entries()
+        rows = json.loads(Path(str(entries[-1]["record"])).read_text())["evidence"] if entries else []
+        red = [str(row["claim"]) for row in rows if row["verdict"] in ("FAIL", "MISSING")]
+        return bool(red) and all(claim.startswith(_HOW_QUICK) for claim in red)
+
     def seconds(self) -> dict[str, float]:
         """Runbook -> how long its last run took."""
         records = {name: json.loads(Path(str(entry["record"])).read_text()) for name, entry in self.reached().items()}
@@ -130,7 +139,7 @@ def undisturbed(chain: Chain) -> tuple[dict[str, float], Evidence]:
 
 def killed(chain: Chain, seconds: Mapping[str, float], kills: int, draw: random.Random) -> tuple[int, list[str]]:
     """Kill it up to ``kills`` times and let it come to its end; how often it was killed, and where."""
-    first, where = "00", list[str]()
+    first, where, done, resumed = "00", list[str](), 0, False
     while True:
         process = chain.start(first)
         left = sum(taken + _START_SECONDS for name, taken in seconds.items() if name[:2] >= first)
@@ -144,11 +153,15 @@ def killed(chain: Chain, seconds: Mapping[str, float], kills: int, draw: random.
             first = _first_open(chain)
             where.append(f"{wait:.0f} s, in {first}")
             continue
-        kills = len(where)
+        done = done or len(where)
+        if code and not resumed and chain.was_only_slow():
+            first, kills, resumed = _first_open(chain), 0, True
+            where.append(f"then stopped in {first} by how quick it was, and resumed")
+            continue
         if code:
             told = " / ".join(_last_lines(chain)[-2:])
             where.append(f"then FAILED by itself with {code} in {_first_open(chain)}: {told}")
-        return kills, where
+        return done, where
 
 
 def _last_lines(chain: Chain) -> list[str]:
