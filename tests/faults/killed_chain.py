@@ -44,7 +44,7 @@ _BY_CHANCE = ("ivfflat.probes that a new session has", "memory that this machine
 """Claims whose bound is another each time: what k-means draws anew, and what a build of the rows takes that are there,
 of which a killed run may have left its writer's."""
 _HOW_QUICK = ("p95 of ", "until requests are answered within their goals again")
-"""Gates that a slow minute of the machine may close, killed or not: the chain is then resumed once, as it says itself."""
+"""Gates that a slow minute of the machine may close, killed or not: the chain is then resumed once, as it says."""
 _LAST_WITH_PARAMETERS = "03"
 
 Evidence = Mapping[str, tuple[str, ...]]
