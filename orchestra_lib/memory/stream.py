@@ -36,7 +36,7 @@ from orchestra_lib.memory.layout import Layout, layout_of
 from orchestra_lib.memory.partitions import Batch, Partitions, Stopped
 from orchestra_lib.memory.replication import Keepalive, ReplicationSession
 from orchestra_lib.memory.source import SourceTable
-from orchestra_lib.memory.stream_errors import StreamBroken
+from orchestra_lib.memory.stream_errors import SlotBusy, StreamBroken
 from orchestra_lib.memory.stream_status import Freshness, Rate, SourceClock, StreamStatus
 from orchestra_lib.memory.transactions import Change, Committed, Event, Idle, Transactions, Truncated
 
@@ -232,7 +232,7 @@ class Stream:
                 with self._reading(run) as reading:
                     pause, busy_since = _FIRST_PAUSE_SECONDS, None
                     self._pump(run, reading)
-            except LockHeld as error:  # the slot, or the stream's lock where another mover was at work meanwhile
+            except SlotBusy as error:
                 busy_since = busy_since or time.monotonic()
                 if time.monotonic() - busy_since > self._spec.tuning.busy_seconds:
                     raise
@@ -256,7 +256,10 @@ class Stream:
             ReplicationSession.open(spec.source, role="source") as session,
             Transactions(run.spool) as transactions,
         ):
-            run.confirming.require_no_gap(spec.slot, session.confirmed_lsn(spec.slot))
+            try:
+                run.confirming.require_no_gap(spec.slot, session.confirmed_lsn(spec.slot))
+            except LockHeld as error:  # by a mover that reads the slot next, or has just died: as good as a busy slot
+                raise SlotBusy(str(error)) from error
             session.start(spec.slot, spec.publication, max(self._confirmed, min(run.partitions.checkpoints)))
             self._become("streaming")
             yield _Reading(session, transactions)
