@@ -6,7 +6,6 @@ and no traffic.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,9 +16,10 @@ from orchestra_lib.api_load import report, tables
 from orchestra_lib.api_load.cold_start import FirstRequests, LocalFront, first_requests
 from orchestra_lib.api_load.forms import LONG, NOTEBOOK, Form
 from orchestra_lib.api_load.in_flight import sweep
-from orchestra_lib.api_load.overload import FACTOR, Overload, overload
+from orchestra_lib.api_load.limit import find_limit
+from orchestra_lib.api_load.overload import FACTOR, Overload
 from orchestra_lib.api_load.rates import RatesMeasured, measure_rates
-from orchestra_lib.api_load.saturation import Saturation, find_saturation
+from orchestra_lib.api_load.saturation import Saturation
 from orchestra_lib.api_load.trial import tagged_revision, with_scaling
 from orchestra_lib.api_load.workload import Kind, Workload
 from orchestra_lib.cloud.refusals import CloudRefused
@@ -106,11 +106,7 @@ class Measures:
         template = with_scaling(self._template, concurrency=concurrency, least=1, most=1)
         progress = Progress("load", "steps")
         with self._run.step("saturation"), tagged_revision(self._service, template, _TAG) as (uri, _):
-            progress.say("until one instance is saturated")
-            workload = self._workload().at(uri)
-            saturated = find_saturation(workload, self._form)
-            progress.say("twice of that")
-            overloaded = overload(workload, _within_bracket(saturated), self._form)
+            saturated, overloaded = find_limit(self._workload().at(uri), self._form, progress.say, self._run.note)
         self._run.add(
             *report.saturation_evidence(saturated, self._source), *report.overload_evidence(overloaded, self._source)
         )
@@ -147,13 +143,6 @@ class Measures:
             Kind("memory retrieval", self._memories.retrievals, goals.memory_retrieval_p95_ms),
         )
         return Workload(uri, kinds, lambda: self._caller.headers(uri)).learnt()
-
-
-def _within_bracket(found: Saturation) -> Saturation:
-    """With the middle of its bracket, by ratio, as the saturation point: twice of the lower end may be borne."""
-    if found.breaks_per_second is None:
-        return found
-    return replace(found, holds_per_second=math.sqrt(found.holds_per_second * found.breaks_per_second))
 
 
 def _limits_table(found: Saturation, overloaded: Overload) -> Table:

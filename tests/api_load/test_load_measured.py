@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 from http2_server import Http2
 
+from orchestra_lib.api_load import limit as limit_module
 from orchestra_lib.api_load.forms import SHORT
 from orchestra_lib.api_load.in_flight import sweep
+from orchestra_lib.api_load.limit import find_limit
 from orchestra_lib.api_load.overload import overload
 from orchestra_lib.api_load.protocol import speaks_http2
 from orchestra_lib.api_load.rates import measure_rates
@@ -91,6 +93,31 @@ def test_what_is_wrong_with_how_load_is_refused_is_told(workload, environment, b
     rows = overload_evidence(found, Source.REHEARSED)
     failed = {row.claim for row in rows if row.verdict is Verdict.FAIL}
     assert all(any(word in claim for claim in failed) for word in broken), failed
+
+
+@pytest.mark.parametrize(("limit", "refuses"), [(6, True), (10_000, False)])
+def test_a_point_of_which_twice_is_borne_was_none_and_is_looked_for_once_more(
+    workload, monkeypatch: pytest.MonkeyPatch, limit: int, refuses: bool
+) -> None:
+    # The first was found in a moment that was not the service's own.
+    found, notes = [bears(20), bears(150)], []
+    monkeypatch.setattr(limit_module, "find_saturation", lambda *_: found.pop(0))
+    asked = workload(**ONE_AT_A_TIME, LIMIT=limit).learnt()
+    saturated, overloaded = find_limit(asked, FORM, lambda _: None, notes.append)
+    assert saturated.holds_per_second == 150
+    assert not found
+    assert (overloaded.during.shed > 0) is refuses, "the second time counts, whatever it is"
+    (note,) = notes
+    assert "taken for the saturation point" in note
+    assert "looked for once more" in note
+
+
+def test_a_point_of_which_twice_is_refused_is_the_one(workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, notes = [bears(150)], []
+    monkeypatch.setattr(limit_module, "find_saturation", lambda *_: found.pop(0))
+    _, overloaded = find_limit(workload(**ONE_AT_A_TIME, LIMIT=6).learnt(), FORM, lambda _: None, notes.append)
+    assert overloaded.during.shed > 0
+    assert not notes
 
 
 def test_nothing_is_doubled_that_is_nothing(workload):
