@@ -118,13 +118,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    from orchestra_lib.rehearsal.ahead import corpus_ahead  # numpy takes a moment to import
+
     if options.only and (options.first or options.last):
         raise ParameterError(f"--only {options.only} stands alone: leave out --from and --until")
     first, last = (options.only, options.only) if options.only else (options.first, options.last)
     parameters = [("environment", options.environment), *map(tuple, options.parameters)]
     if options.mode:
         parameters.append(("mode", options.mode))
-    return migrate.migrate(migrate.chosen(first, last), parameters, sys.stdout)
+    notebooks = migrate.chosen(first, last)
+    with corpus_ahead(notebooks, dict(parameters)):
+        return migrate.migrate(notebooks, parameters, sys.stdout)
 
 
 def _rollback(options: argparse.Namespace) -> int:

@@ -8,10 +8,13 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +26,7 @@ from orchestra_lib.rehearsal.docstrings import Item, collect, python_files, stan
 Matrix = npt.NDArray[np.float32]
 
 _MADE_BY = ("corpus.py", "docstrings.py", "embedding.py")  # modules beside this one: changed, they make another corpus
+_LONGEST_MAKING_SECONDS = 600.0
 _FEWEST_WORDS = 4  # a shorter first sentence ("Return self.") asks nothing
 
 
@@ -61,14 +65,33 @@ def build(
 ) -> Corpus:
     """The corpus for a seed and a number of questions, from the cache when it is there (about 20 s otherwise).
 
-    Raises DataError when the library has too few questions, or the cache cannot be written.
+    Two processes make one corpus once: the second waits for the first and reads what that has made. Raises DataError
+    when the library has too few questions, or the cache cannot be written.
     """
     root = folder or standard_library()
     digest = _digest(root, seed, queries, dimension)
     place = cache_directory / digest[:16]
-    if not (place / "corpus.json").exists():
-        _save(_make(collect(root), seed, queries, dimension, digest), place)
+    if not _is_made(place):
+        with _alone(place):
+            if not _is_made(place):
+                _save(_make(collect(root), seed, queries, dimension, digest), place)
     return _load(place)
+
+
+def _is_made(place: Path) -> bool:
+    return (place / "corpus.json").exists()
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    lock = filelock.FileLock(place.with_suffix(".lock"), timeout=_LONGEST_MAKING_SECONDS, fallback_to_soft=False)
+    with _kept_in(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(items: tuple[Item, ...], seed: int, count: int, dimension: int, digest: str) -> Corpus:
@@ -126,28 +149,33 @@ def _file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _save(corpus: Corpus, place: Path) -> None:
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:  # a lock that nobody gives back is one too
+        raise DataError(
+            f"the corpus cannot be kept in {folder}: {error.strerror or error}; make room, or set "
+            "ORCHESTRA_STATE_DIR to a larger disk"
+        ) from error
+
+
+def _save(corpus: Corpus, place: Path) -> None:
+    facts = {
+        "items": [vars(item) for item in corpus.items],
+        "queries": [asdict(query) for query in corpus.queries],
+        "embedding_model": corpus.embedding_model,
+        "seed": corpus.seed,
+        "digest": corpus.digest,
+    }
+    with _kept_in(place.parent):
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
         np.save(temporary / "embeddings.npy", corpus.embeddings)
         np.save(temporary / "query_embeddings.npy", corpus.query_embeddings)
-        facts = {
-            "items": [vars(item) for item in corpus.items],
-            "queries": [asdict(query) for query in corpus.queries],
-            "embedding_model": corpus.embedding_model,
-            "seed": corpus.seed,
-            "digest": corpus.digest,
-        }
         (temporary / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
         if place.exists():
             shutil.rmtree(place)  # left half made by an older layout
         temporary.rename(place)
-    except OSError as error:
-        raise DataError(
-            f"the corpus cannot be kept in {place.parent}: {error.strerror or error}; make room, or set "
-            "ORCHESTRA_STATE_DIR to a larger disk"
-        ) from error
 
 
 def _load(place: Path) -> Corpus:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ def corpus(cache: Path) -> Corpus:
 
 
 def kept(cache: Path) -> Path:
-    (place,) = cache.iterdir()
+    (place,) = (path for path in cache.iterdir() if path.is_dir())
     return place
 
 
@@ -142,12 +144,26 @@ def test_a_cache_half_made_is_made_anew(tmp_path: Path, corpus: Corpus) -> None:
 def test_more_questions_than_there_are_sentences_are_refused_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has (\d+) sentences fit for questions, 5000 are wanted; give queries \1"):
         made(tmp_path, queries=5_000)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_fewer_items_than_dimensions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="texts cannot span 1536 dimensions"):
         build(3, 20, tmp_path, folder=FOLDER)
+
+
+def test_who_comes_while_it_is_made_waits_and_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times, make = [], corpus_module._make
+
+    def counted(*given: object) -> Corpus:
+        times.append(time.monotonic())
+        return make(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus_module, "_make", counted)
+    with ThreadPoolExecutor(3) as pool:
+        found = [one.result() for one in [pool.submit(made, tmp_path) for _ in range(3)]]
+    assert len(times) == 1
+    assert len({one.digest for one in found}) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_refused_with_the_remedy(tmp_path: Path) -> None:
