@@ -4,8 +4,12 @@ The SQL side sends what the API sends, as the API does: the transaction, the use
 prepared, with binary answers. Both sides get the same queries at the same moments, in alternated runs (ABBA), each from
 processes with a lean client: psycopg's and httptools' are both of C, and each sends a question in one go. (Python's own
 http.client sends head and body apart and reads the headers of an answer as those of a mail: what that takes is not the
-API's.) Latency counts from when a request was due. Prints both p95, their ratio over all blocks and in each, and where
-the API's time went by its own account.
+API's.) Latency counts from when a request was due.
+
+Apart: the database has one half of the cores, and whoever asks has the other, the API among them, because a database in
+AlloyDB shares its cores with nobody. Together: all of them have all cores, so that a search which the database works on
+waits for the API that reads another, and the other way round. Prints for both arrangements both p95, their ratio over
+all blocks and in each, and where the API's time went by its own account.
 
     python tests/bench/api_search.py [--rows 8000] [--rate 20] [--seconds 10] [--blocks 3]
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import http
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,32 +144,46 @@ def bodies_of(queries: NDArray[np.float32]) -> list[bytes]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=8_000)
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second, offered")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=4, help="sessions, or connections, at once at most")
     parser.add_argument("--blocks", type=int, default=3, help="sql, api, api, sql; again and again")
     given = parser.parse_args()
+    print(hardware())
+    cores = sorted(os.sched_getaffinity(0))
+    half = len(cores) // 2
+    if half:
+        told("apart", measured(given, cores[:half], cores[half:]), given.rate, " (wanted <= 1.5)")
+    else:
+        print("there is one core: nothing can be measured apart")
+    told("together", measured(given, cores, cores), given.rate)
+
+
+def measured(given: argparse.Namespace, database: Sequence[int], askers: Sequence[int]) -> dict[str, list[LoadRun]]:
+    """Runs by side, with the server on some cores and everything else on others."""
     queries = unit_vectors(200, seed=7, clusters=CLUSTERS)
+    runs: dict[str, list[LoadRun]] = {"sql": [], "api": []}
+    os.sched_setaffinity(0, database)  # which the server inherits
     with servers() as (_, dsn, directory):
         probes = make_store(dsn, given.rows, queries)
+        print(f"{given.rows:,} rows, {LISTS} lists, {probes} probes for recall@{K} of {RECALL}")
         form = IndexForm("ivfflat", "vector", "<=>", given.rows)
         statement = MemoryStore(None, "memories", 1536)._near_statement(form, (), _COLUMNS)
         few = sessions._FEWEST
         values = {"limit": K, "few": few, "over_few": few + 1}
         tokens = directory / "tokens"
         tokens.mkdir()
+        os.sched_setaffinity(0, askers)
         with process(dsn, tokens, PORT, dimension=1536) as (_, api):
             wait_for(api, "/readyz", 200)
             sides = {"sql": SameSql(dsn, statement, queries, values), "api": OverHttp(PORT, bodies_of(queries))}
-            runs: dict[str, list[LoadRun]] = {"sql": [], "api": []}
             for block in range(given.blocks):
                 for name in ("sql", "api", "api", "sql"):
                     load = Load(given.rate, given.seconds, block, given.workers)
                     runs[name].append(run_load(load, sides[name]))
-    print(f"{given.rows:,} rows, {LISTS} lists, {probes} probes for recall@{K} of {RECALL}")
-    told(runs, given.rate)
+    return runs
 
 
 def make_store(dsn: str, rows: int, queries: NDArray[np.float32]) -> int:
@@ -197,9 +216,8 @@ def make_store(dsn: str, rows: int, queries: NDArray[np.float32]) -> int:
     return probes
 
 
-def told(runs: Mapping[str, Sequence[LoadRun]], rate: float) -> None:
-    """The figures of all runs together."""
-    print(hardware())
+def told(arrangement: str, runs: Mapping[str, Sequence[LoadRun]], rate: float, wanted: str = "") -> None:
+    """The figures of all runs of an arrangement together."""
     quantiles = {}
     for name, several in runs.items():
         latencies = np.concatenate([run.latency_ms[run.answered] for run in several])
@@ -207,13 +225,14 @@ def told(runs: Mapping[str, Sequence[LoadRun]], rate: float) -> None:
         failed = sum(int((~run.answered).sum()) for run in several)
         p50, p95, p99 = quantiles[name]
         figures = f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms"
-        print(f"{name}: {len(latencies)} answers at {rate:g}/s, {figures}, {failed} failed")
+        print(f"{arrangement}, {name}: {len(latencies)} answers at {rate:g}/s, {figures}, {failed} failed")
     inside = np.concatenate([run.server_ms for run in runs["api"]])
-    print(f"api, by its own account: p50 {np.nanpercentile(inside, 50):.2f}, p95 {np.nanpercentile(inside, 95):.2f} ms")
+    p50, p95 = np.nanpercentile(inside, [50, 95])
+    print(f"{arrangement}, api, by its own account: p50 {p50:.2f}, p95 {p95:.2f} ms")
     blocks = [_p95(runs["api"][n : n + 2]) / _p95(runs["sql"][n : n + 2]) for n in range(0, len(runs["api"]), 2)]
     each = ", ".join(f"{ratio:.2f}" for ratio in blocks)
     ratio = quantiles["api"][1] / quantiles["sql"][1]
-    print(f"p95 through the API / through psycopg: {ratio:.2f}, by block {each} (wanted <= 1.5)")
+    print(f"{arrangement}: ratio p95 through the API / through psycopg: {ratio:.2f}, by block {each}{wanted}")
 
 
 def _p95(runs: Sequence[LoadRun]) -> float:
