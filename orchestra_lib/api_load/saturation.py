@@ -2,7 +2,8 @@
 
 A rate holds when each kind's p95 is within its goal, requests are answered as fast as they come, and no more than a
 thousandth fails. One that does not hold is offered again before it is believed: a busy moment of a shared machine is no
-saturation. What is found is a bracket: the highest rate that held and the lowest that did not.
+saturation. Nor is a quick one: a short step bears what does not last, so the highest rate that held is offered once
+more at the end. What is found is a bracket: the highest rate that held and the lowest that did not.
 """
 
 from __future__ import annotations
@@ -82,25 +83,32 @@ class _Search:
         self._where = environment()
         self._began = time.monotonic()
         self._steps: list[RateStep] = []
-        self._low, self._high, self._why = 0.0, float("inf"), ""
+        self._low, self._high, self._why = 0.0, math.inf, ""
 
     def found(self) -> Saturation:
-        rate = self._form.first_rate
-        while self._has_time_for(rate) and not self._is_close and rate <= _HIGHEST_PER_SECOND:
-            if not (reason := self._broken(rate)):
-                self._low = rate
-            else:
-                self._high, self._why = rate, reason
-            rate = 2 * rate if self._high == float("inf") else (self._low + self._high) / 2
+        self._look_from(self._form.first_rate)
+        while 0 < self._low < self._high < math.inf and (reason := self._broken(self._low)):
+            self._high, self._why = self._low, reason
+            held = [step.stated_per_second for step in self._steps if step.holds]
+            self._low = max((rate for rate in held if rate < self._high), default=0.0)
+            self._look_from((self._low + self._high) / 2)
         return Saturation(
             self._low,
-            None if self._high == float("inf") else self._high,
+            None if self._high == math.inf else self._high,
             self._why,
             self._is_close,
             tuple(self._steps),
             time.monotonic() - self._began,
             self._where,
         )
+
+    def _look_from(self, rate: float) -> None:
+        while self._has_time_for(rate) and not self._is_close and rate <= _HIGHEST_PER_SECOND:
+            if not (reason := self._broken(rate)):
+                self._low = rate
+            else:
+                self._high, self._why = rate, reason
+            rate = 2 * rate if self._high == math.inf else (self._low + self._high) / 2
 
     @property
     def _is_close(self) -> bool:

@@ -18,17 +18,22 @@ from orchestra_lib.bench.samples import LoadRun, Outcome, Sample, load_run, not_
 
 @dataclass(frozen=True)
 class Simulated(Workload):
-    """``stalls``: how often it stands still for half a second, each time at the twentieth request of a load."""
+    """``stalls``: how often it stands still for half a second, each time at the twentieth request of a load.
+
+    ``quick``: numbers of loads, from 0 on, in which it is twice as fast.
+    """
 
     at_once: int = 1
     service_seconds: float = 0.005
     stalls: int = 0
+    quick: tuple[int, ...] = ()
     offered: list[Load] = field(default_factory=list)
 
     def offer(self, load: Load, intended: NDArray[np.float64] | None = None) -> LoadRun:
         """What would become of the load."""
         due = load.arrivals() if intended is None else intended
         stalled = len(self.offered) < self.stalls
+        takes = self.service_seconds / (2 if len(self.offered) in self.quick else 1)
         self.offered.append(load)
         free, room = [0.0] * load.workers, [0.0] * self.at_once
         patience = (load.time_limit_ms or np.inf) / 1e3
@@ -39,7 +44,7 @@ class Simulated(Workload):
                 samples.append(not_sent(number, free[0]))
                 continue
             begins = max(sent, room[0])
-            done = begins + self.service_seconds + 0.5 * (stalled and number == 20)
+            done = begins + takes + 0.5 * (stalled and number == 20)
             samples.append(Sample(number, free[0], sent, done, Outcome()))
             heapq.heapreplace(free, done)
             heapq.heapreplace(room, done)
