@@ -11,6 +11,9 @@ AlloyDB shares its cores with nobody. Together: all of them have all cores, so t
 waits for the API that reads another, and the other way round. Prints for both arrangements both p95, their ratio over
 all blocks and in each, and where the API's time went by its own account.
 
+2026-11-26, 2 cores of an AMD EPYC, nobody else on them: apart 1.25 (blocks 1.31, 1.21, 1.28; p95 14.07 and 11.22 ms),
+together 1.41 (1.45, 1.38, 1.41; 11.48 and 8.14 ms); in two runs before, together alone, 1.60 and 1.58.
+
     python tests/bench/api_search.py [--rows 8000] [--rate 20] [--seconds 10] [--blocks 3]
 """
 
