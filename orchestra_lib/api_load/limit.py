@@ -2,7 +2,7 @@
 
 Where the saturation point is, the goals say: a moment in which the machine was busy with something else looks like it.
 Twice of such a point is borne, nothing is refused, and nothing has been learnt. So it is looked for once more then. A
-service that refuses nothing at all fails as before, after the second time.
+service that refuses nothing at all fails as before, after the second time. What went wrong the first time counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def find_limit(workload: Workload, form: Form, progress: Say, note: Say) -> tupl
     Raises GateFailed when not even the lowest rate was borne.
     """
     saturated, overloaded = _attempt(workload, form, progress)
-    if overloaded.during.shed:
+    if overloaded.total.failed or any(seen.wrong for step in saturated.steps for seen in step.kinds):
         return saturated, overloaded
     note(
         f"at {overloaded.offered_per_second:.0f} requests a second, {FACTOR:g} times what was taken for the saturation "

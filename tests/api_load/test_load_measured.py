@@ -13,12 +13,12 @@ from orchestra_lib.api_load import limit as limit_module
 from orchestra_lib.api_load.forms import SHORT
 from orchestra_lib.api_load.in_flight import sweep
 from orchestra_lib.api_load.limit import find_limit
-from orchestra_lib.api_load.overload import overload
+from orchestra_lib.api_load.overload import Overload, overload
 from orchestra_lib.api_load.protocol import speaks_http2
 from orchestra_lib.api_load.rates import measure_rates
 from orchestra_lib.api_load.report import overload_evidence, rates_evidence
 from orchestra_lib.api_load.saturation import Saturation, find_saturation
-from orchestra_lib.api_load.workload import Kind, Workload
+from orchestra_lib.api_load.workload import WRONG_ANSWER, Kind, Workload
 from orchestra_lib.bench.load import Load
 from orchestra_lib.errors import GateFailed
 from orchestra_lib.evidence import Source, Verdict
@@ -118,6 +118,20 @@ def test_a_point_of_which_twice_is_refused_is_the_one(workload, monkeypatch: pyt
     _, overloaded = find_limit(workload(**ONE_AT_A_TIME, LIMIT=6).learnt(), FORM, lambda _: None, notes.append)
     assert overloaded.during.shed > 0
     assert not notes
+
+
+def test_what_went_wrong_is_not_measured_away(workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_wrong_answer(*given: object) -> Overload:
+        found = overload(*given)  # type: ignore[arg-type]
+        return replace(found, total=replace(found.total, failures={WRONG_ANSWER: 1}))
+
+    found = [bears(20)]
+    monkeypatch.setattr(limit_module, "find_saturation", lambda *_: found.pop(0))
+    monkeypatch.setattr(limit_module, "overload", with_a_wrong_answer)
+    asked = workload(**ONE_AT_A_TIME, LIMIT=6).learnt()
+    _, overloaded = find_limit(asked, FORM, lambda _: None, lambda _: None)
+    rows = {row.claim: row.verdict for row in overload_evidence(overloaded, Source.REHEARSED)}
+    assert rows["answers 2xx that were wrong at 2 times the saturation point"] is Verdict.FAIL
 
 
 def test_nothing_is_doubled_that_is_nothing(workload):
