@@ -146,28 +146,28 @@ def build_figure(candidates: Sequence[Candidate], memory_limit_mib: int | None, 
     built = sorted((one for one in forms if one.form.method is not Method.EXACT), key=lambda one: _order(one.form))
     labels = [one.form.label for one in built]
     panels = (
-        ("seconds to build", [one.build_seconds for one in built], "%{x:,.1f} s"),
-        ("MiB of memory for the build", [one.build_memory_mib for one in built], "%{x:,.0f} MiB"),
-        ("MiB on disk", [_mib(one.index_bytes) for one in built], "%{x:,.0f} MiB"),
+        ("seconds of CREATE INDEX", [_to_create(one) for one in built]),
+        ("MiB of memory for the build", [_amount(one.build_memory_mib, "MiB", one) for one in built]),
+        ("MiB on disk", [_amount(_mib(one.index_bytes), "MiB", one) for one in built]),
     )
     figure = make_subplots(
-        rows=1, cols=3, shared_yaxes=True, subplot_titles=[name for name, _, _ in panels], horizontal_spacing=0.04
+        rows=1, cols=3, shared_yaxes=True, subplot_titles=[name for name, _ in panels], horizontal_spacing=0.04
     )
-    for column, (_, values, shown) in enumerate(panels, start=1):
+    for column, (_, amounts) in enumerate(panels, start=1):
         figure.add_trace(
             go.Bar(
-                x=values,
+                x=[amount.value for amount in amounts],
                 y=labels,
                 orientation="h",
                 marker={
                     "color": [_METHODS[one.form.method] for one in built],
-                    "opacity": [1.0 if one.build_seconds is not None else 0.4 for one in built],
+                    "opacity": [0.4 if amount.is_forecast else 1.0 for amount in amounts],
                 },
-                texttemplate=shown.replace("{x", "{value"),
+                text=[amount.text for amount in amounts],
                 textposition="auto",
-                insidetextfont={"color": ["white" if one.build_seconds is not None else _INK for one in built]},
+                insidetextfont={"color": [_INK if amount.is_forecast else "white" for amount in amounts]},
                 showlegend=False,
-                hovertemplate=f"%{{y}}: {shown}<extra></extra>",
+                hovertemplate="%{y}: %{text}<extra></extra>",
             ),
             row=1,
             col=column,
@@ -178,7 +178,27 @@ def build_figure(candidates: Sequence[Candidate], memory_limit_mib: int | None, 
         )
     figure.update_yaxes(autorange="reversed", automargin=True)
     height = _ABOVE + _BELOW_AXIS + 30 * max(2, len(built))
-    return _laid_out(figure, "What each index takes (pale: forecast, not built)", subject, height, legend=False)
+    return _laid_out(figure, "What each index takes (pale: forecast)", subject, height, legend=False)
+
+
+@dataclass(frozen=True)
+class _Amount:
+    """The length of a bar and what is written on it."""
+
+    value: float | None
+    text: str
+    is_forecast: bool
+
+
+def _amount(value: float | None, unit: str, one: Candidate) -> _Amount:
+    return _Amount(value, "" if value is None else f"{value:,.0f} {unit}", one.source == "predicted")
+
+
+def _to_create(one: Candidate) -> _Amount:
+    if one.build_seconds is not None or one.create_seconds is None:
+        return _Amount(one.build_seconds, one.create_text, one.build_seconds is None)
+    least, most = one.create_seconds
+    return _Amount(math.sqrt(least * most), one.create_text, True)
 
 
 def before_after_figure(

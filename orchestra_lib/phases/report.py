@@ -153,7 +153,7 @@ def candidates_table(tuning: Tuning) -> Table:
         key=lambda one: (one != chosen, one.source == "predicted", not one.reaches, one.best_p95_ms),
     )
     return Table(
-        ("", "index", "effort", "known", "recall", "p95 ms", "predicted", "build s", "build MiB", "MiB", "note"),
+        ("", "index", "effort", "known", "recall", "p95 ms", "predicted", "CREATE INDEX", "build MiB", "MiB", "note"),
         [(_sign(one, tuning, asked), *_candidate_cells(one)) for one in ordered],
         f"★ chosen · value [95 % interval] · {_ONE_CLIENT}; predicted: the server's own time",
     )
@@ -269,7 +269,7 @@ def _candidate_cells(one: Candidate) -> tuple[str, ...]:
         str(one.recall),
         _optional(one.p95_ms),
         value_text(one.predicted_p95_ms),
-        value_text(one.build_seconds),
+        one.create_text or value_text(None),
         value_text(one.build_memory_mib),
         value_text(one.index_bytes // _MIB if one.index_bytes is not None else None),
         one.note,

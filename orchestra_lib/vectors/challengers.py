@@ -90,7 +90,7 @@ class Challengers:
         if not possible or best is None or best.form.method is not Method.IVFFLAT or best.form.lists is None:
             return
         form = ivfflat(best.form.lists, Storage.HALFVEC)
-        self._try(form, Effort(best.effort.value, rerank), best.build_seconds or 0.0, note)
+        self._try(form, Effort(best.effort.value, rerank), best.made_seconds or 0.0, note)
 
     def _bits(self) -> None:
         loss = self._loss(Storage.BIT)
@@ -163,7 +163,7 @@ class Challengers:
             guess = Effort(max(_FIRST_EF_SEARCH, learning.goals.k + 1))
             found = find_effort(connection, target, queries, guess, learning.goals.recall_target)
         reached = clears(found.recalls, learning.goals.recall_target)
-        return Trial(form, rows, found.effort.value if reached else None, found.p95_ms.value, bench.build_seconds)
+        return Trial(form, rows, found.effort.value if reached else None, found.p95_ms.value, bench.made_seconds)
 
     def _scann(self) -> None:
         with connect(self.learning.address, role="target") as connection:
@@ -174,9 +174,9 @@ class Challengers:
         leaves = max(1, round(np.sqrt(self.rows)))
         self._try(scann(leaves), Effort(max(1, leaves // 100)), 0.0, "leaves by the square root of the rows")
 
-    def _try(self, form: Form, guess: Effort, build_seconds: float, note: str) -> None:
+    def _try(self, form: Form, guess: Effort, seconds: float, note: str) -> None:
         learning = self.learning
-        if not learning.journal.knows(f"measured: {form.label}") and not learning.has_room(form.label, build_seconds):
+        if not learning.journal.knows(f"measured: {form.label}") and not learning.has_room(form.label, seconds):
             return
         try:
             learning.contest(learning.learn(form, guess, note=note))

@@ -63,9 +63,11 @@ def _choice(tuning: Tuning) -> str:
 
 def _takes(one: Candidate) -> str:
     size = f"{(one.index_bytes or 0) / _MIB:,.0f} MiB"
-    if one.build_seconds is None:
-        return f"{size}, not built"
-    return f"{size}, built in {one.build_seconds:,.1f} s with {one.build_memory_mib or 0:,} MiB"
+    if one.build_seconds is not None:
+        return f"{size}, built in {one.create_text} with {one.build_memory_mib or 0:,} MiB"
+    if one.create_seconds is not None:
+        return f"{size}; CREATE INDEX takes about {one.create_text} and {one.build_memory_mib or 0:,} MiB"
+    return f"{size}, not built"
 
 
 def _before(before: Candidate, chosen: Candidate) -> str:

@@ -80,6 +80,11 @@ class Split:
     validate: np.ndarray[tuple[int], np.dtype[np.int64]]
     test: np.ndarray[tuple[int], np.dtype[np.int64]]
 
+    @property
+    def untested(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """All that are not kept for the certificate: what a search costs is foretold by as many as there are."""
+        return np.union1d(self.tune, self.validate)
+
 
 def split(count: int, seed: int = 0) -> Split:
     """Share ``count`` queries out, 30 : 30 : 40, at random but the same for a seed.

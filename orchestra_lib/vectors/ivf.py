@@ -32,7 +32,7 @@ class VirtualIndex:
     ``ranks``: int32 (q, k), ascending: how many lists are nearer to the query than the list of each true neighbour;
     of neighbours at equal distance those count that are found first. ``list_rows``: float64 (lists,), rows of each
     list, estimated where the table is larger than the sample. ``order``: int32 (q, p), the nearest lists of a query,
-    nearest first, ``most_probes`` of them.
+    nearest first, ``most_probes`` of them. ``centroids``: float32 (lists, dimension), None where they were not kept.
     """
 
     lists: int
@@ -42,6 +42,7 @@ class VirtualIndex:
     order: NDArray[np.int32]
     dimension: int
     storage: Storage
+    centroids: Matrix | None = None
 
     @property
     def most_probes(self) -> int:
@@ -149,6 +150,7 @@ def virtual_index(geometry: Geometry, lists: int, seed: int) -> VirtualIndex:
         order,
         geometry.dimension,
         geometry.storage,
+        trained.centroids,
     )
 
 

@@ -13,7 +13,7 @@ from orchestra_lib.bench.statistics import Estimate, quantile
 from orchestra_lib.database import Address, connect
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.evaluate import QuerySet
-from orchestra_lib.vectors.forms import Effort, Form
+from orchestra_lib.vectors.forms import Effort, Form, Method
 from orchestra_lib.vectors.goals import Goals, Queries, Split
 from orchestra_lib.vectors.measured import Measured, clears, find_effort, measure
 from orchestra_lib.vectors.nearest import Matrix
@@ -30,7 +30,11 @@ class OutOfTime(Exception):
 
 @dataclass
 class Learning:
-    """The state of one tuning. ``deadline`` is on the monotonic clock; ``reserve_seconds`` are kept for the end."""
+    """The state of one tuning. ``deadline`` is on the monotonic clock; ``reserve_seconds`` are kept for the end.
+
+    ``centroids`` gives those that were trained for a number of lists. Where it is set, an index is made from them, and
+    CREATE INDEX need not train them once more on one core.
+    """
 
     address: Address
     table: str
@@ -46,6 +50,7 @@ class Learning:
     skipped: list[str] = field(default_factory=list)
     candidates: dict[Form, Candidate] = field(default_factory=dict)
     best: Candidate | None = None
+    centroids: Callable[[int], Matrix] | None = None
     _benches: dict[Form, Bench] = field(default_factory=dict)
 
     def part(self, numbers: NDArray[np.int64]) -> QuerySet:
@@ -101,10 +106,18 @@ class Learning:
         """The index on one of the copies, built if it is not there (any more)."""
         if form in self._benches:
             return self._benches[form]
-        bench = self.bench.build(form, self.saying(f"building {form.label}"))
+        progress = self.saying(f"building {form.label}")
+        if self.centroids is not None and form.method is Method.IVFFLAT and form.lists is not None:
+            bench = self.bench.build_from(form, self.centroids(form.lists), progress)
+        else:
+            bench = self.bench.build(form, progress)
         self._benches = {other: kept for other, kept in self._benches.items() if kept.table != bench.table}
         self._benches[form] = bench
         return bench
+
+    def is_made(self, form: Form) -> bool:
+        """Whether the index is on one of the copies."""
+        return form in self._benches
 
     def contest(self, challenger: Candidate) -> None:
         """Let the challenger be the best if it reaches the target and is faster, or as fast and smaller.
@@ -161,6 +174,8 @@ def candidate(
         p95_ms=found.p95_ms,
         reaches=clears(found.recalls, goals.recall_target),
         build_seconds=bench.build_seconds,
+        made_seconds=bench.made_seconds,
+        create_seconds=bench.create_seconds,
         index_bytes=bench.index_bytes,
         build_memory_mib=bench.build_memory_mib,
         note=note,

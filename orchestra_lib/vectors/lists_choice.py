@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestra_lib.database import connect
-from orchestra_lib.errors import GateFailed
+from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page
 from orchestra_lib.vectors.forecast import feasible_lists
@@ -19,8 +19,10 @@ from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
 from orchestra_lib.vectors.kmeans import training_rows
 from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
+from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
+from orchestra_lib.vectors.seeded import seeding_work
 from orchestra_lib.vectors.selection import (
     WORTH_IT,
     Forecast,
@@ -34,14 +36,15 @@ from orchestra_lib.vectors.selection import (
 )
 from orchestra_lib.vectors.workbench import Bench
 
-_OBSERVED_QUERIES = 60
-_PROBES_OBSERVED = (0.4, 1.0, 2.5)  # of those that suffice
+_OBSERVED_QUERIES = 24
+_PROBES_OBSERVED = (0.4, 1.0, 2.0)  # of those that suffice
 _FIRST = 3  # of the numbers of lists that are feasible
 _FEWEST_FOR_A_CURVE = 2
 _MOST_BY_THE_CURVE = 4
 _MOST_BUILDS = 2
+_MARGIN = 1.2  # times what is expected to take so long
+_PASSES = 4  # over the queries, until the effort that was foretold is confirmed
 _FEWEST_OBSERVED = 3  # lists: fewer cannot be searched with different numbers of probes
-_PAIRS_PER_PAGE = 183
 
 
 @dataclass
@@ -62,10 +65,11 @@ class ListsChoice:
     needs: dict[int, Need] = field(default_factory=dict)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
     _observed: set[str] = field(default_factory=set)
-    _first_build: tuple[int, float] | None = None
+    _first_made: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         self.model = unmeasured(self._dimension)
+        self.learning.centroids = self._centroids
 
     @property
     def is_fitted(self) -> bool:
@@ -75,15 +79,14 @@ class ListsChoice:
     def survey(self) -> None:
         """Compute virtual indexes until their curve says that no other number of lists is better, and those asked for.
 
-        The few smallest take hardly any time; from then on the curve tells which is to be computed next. Called again
-        it goes on by what the model has learnt since.
+        The few smallest take hardly any time; from then on the curve tells which is to be computed next, of those that
+        there is time to train, make and measure. Called again it goes on by what the model has learnt since.
         """
         for lists in self._wanted():
-            if lists in self.indexes:
-                continue
-            if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
-                return
-            self.compute(lists)
+            if lists not in self.indexes:
+                if not self.learning.has_room(f"looking at {lists:,} lists", 0.0):
+                    return
+                self.compute(lists)
 
     def _wanted(self) -> Iterator[int]:
         options = self._options()
@@ -96,7 +99,35 @@ class ListsChoice:
             better = next_lists(self._possible(), self.model, self._dimension, options[-1])
             if better is None or better in self.indexes:
                 break
+            if not self.learning.has_room(f"looking at {better:,} lists", self._seconds_to_try(better)):
+                better = next_lists(self._possible(), self.model, self._dimension, self._most_in_time(better))
+                if better is None or better in self.indexes:
+                    break
             yield better
+
+    def _most_in_time(self, most: int) -> int:
+        """The most lists below ``most`` that there is time for; 1 when there is none for any."""
+        below, above, left = 1, most, self.learning.left_seconds()
+        while above - below > 1:
+            middle = (below + above) // 2
+            below, above = (middle, above) if self._seconds_to_try(middle) <= left else (below, middle)
+        return below
+
+    def _seconds_to_try(self, lists: int) -> float:
+        """About how long it takes to train so many centroids, make the index and measure it."""
+        known = max(self._computed_seconds, default=None)
+        if known is None:
+            return 0.0
+        training = self._computed_seconds[known] * self._training_work(lists) / self._training_work(known)
+        return _MARGIN * training + self.seconds_to_make(lists) + self._seconds_to_measure()
+
+    def _training_work(self, lists: int) -> int:
+        return min(training_rows(lists), self.rows) * lists
+
+    def _seconds_to_measure(self) -> float:
+        """By the fastest forecast: about what the chosen one will take."""
+        possible = [found.p95 for found in self._possible()] if self.is_fitted else []
+        return _PASSES * len(self.learning.parts.validate) * min(possible, default=0.0) / 1e3
 
     @property
     def _dimension(self) -> int:
@@ -115,7 +146,23 @@ class ListsChoice:
         started = time.monotonic()
         known.append(self.learning.journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
         self._computed_seconds[lists] = time.monotonic() - started
-        self.needs[lists] = need(known, self.learning.goals.recall_target)
+        self.needs[lists] = need([self._validating(index) for index in known], self.learning.goals.recall_target)
+
+    def _validating(self, index: VirtualIndex) -> VirtualIndex:
+        """For the queries that will say which probes suffice: those of an index that is made of these centroids."""
+        parts = self.learning.parts
+        return index.part(np.searchsorted(parts.untested, parts.validate))
+
+    def _centroids(self, lists: int) -> Matrix:
+        """Those of the virtual index, trained once more where an earlier run did it."""
+        self.compute(lists)
+        known = self.indexes[lists][0]
+        if known.centroids is None:
+            self.learning.progress(f"training the centroids of {lists:,} lists once more")
+            known = self.indexes[lists][0] = virtual_index(self.geometry(), lists, known.seed)
+        if known.centroids is None:
+            raise DataError(f"the virtual index of {lists:,} lists has no centroids to make an index from")
+        return known.centroids
 
     def forecast(self, lists: int) -> Forecast:
         """What is expected of so many lists, by the present model. The index must have been computed."""
@@ -135,8 +182,11 @@ class ListsChoice:
         return best([found for found in possible if self._seconds_to(found) <= self.learning.left_seconds()])
 
     def _seconds_to(self, build: Forecast) -> float:
-        is_known = self.learning.journal.knows(f"measured: {ivfflat(build.lists).label}")
-        return 0.0 if is_known else self.build_seconds(build.lists)
+        form = ivfflat(build.lists)
+        if self.learning.journal.knows(f"measured: {form.label}"):
+            return 0.0
+        making = 0.0 if self.learning.is_made(form) else self.seconds_to_make(build.lists)
+        return making + self._seconds_to_measure()
 
     def _possible(self) -> list[Forecast]:
         """Forecasts of what may be built: lists that were asked for can be more than memory or inserts allow."""
@@ -215,8 +265,9 @@ class ListsChoice:
         self._try_rival()
 
     def _say_that_none_suffices(self) -> None:
-        looked_at = [f"{found.lists:,}" for found in self._possible()]
-        if looked_at:
+        possible = self._possible()
+        looked_at = [f"{found.lists:,}" for found in possible]
+        if looked_at and best(possible) is None:
             target = self.learning.goals.recall_target
             self.learning.skipped.append(
                 f"none of {', '.join(looked_at)} lists reaches recall {target} on the queries that tune"
@@ -239,7 +290,7 @@ class ListsChoice:
 
     def _built_first(self, form: Form) -> Bench:
         bench = self.learning.built(form)
-        self._first_build = (form.lists or 1, bench.build_seconds)
+        self._first_made = (form.lists or 1, bench.made_seconds)
         return bench
 
     def _build_and_observe(self, chosen: Forecast) -> None:
@@ -268,7 +319,7 @@ class ListsChoice:
         others = [found for found in rivals(self._possible(), chosen, error) if not self._is_built(found.lists)]
         if error > WORTH_IT and others:
             rival = others[0]
-            if learning.has_room(f"IVFFlat with {rival.lists:,} lists", self.build_seconds(rival.lists)):
+            if learning.has_room(f"IVFFlat with {rival.lists:,} lists", self.seconds_to_make(rival.lists)):
                 self.build(rival)
 
     def ask(self, lists: int) -> Candidate:
@@ -278,25 +329,25 @@ class ListsChoice:
         found = self.forecast(lists)
         if self._is_built(lists):
             return self.learning.candidates[ivfflat(lists)]
-        if self.learning.has_room(f"building the {lists:,} lists that were asked for", self.build_seconds(lists)):
+        if self.learning.has_room(f"building the {lists:,} lists that were asked for", self.seconds_to_make(lists)):
             try:
                 return self._measured(found) if lists > self._options()[-1] else self.build(found)
             except GateFailed as refused:
                 self.learning.skipped.append(f"the {lists:,} lists that were asked for were not built: {refused}")
         return self.predicted(lists)
 
-    def build_seconds(self, lists: int) -> float:
-        """About how long a build takes, from the nearest one that was made; 0 before any was."""
+    def seconds_to_make(self, lists: int) -> float:
+        """About how long it takes to have an index, from the nearest one that was made; 0 before any was."""
         made = [
-            (one.form.lists, one.build_seconds)
+            (one.form.lists, one.made_seconds)
             for one in self.learning.candidates.values()
-            if one.form.lists and one.build_seconds and one.form.storage is Storage.VECTOR
+            if one.form.lists and one.made_seconds and one.form.storage is Storage.VECTOR
         ]
-        made += [self._first_build] if self._first_build else []
+        made += [self._first_made] if self._first_made else []
         if not made:
             return 0.0
         nearest, seconds = min(made, key=lambda pair: abs(np.log(pair[0] / lists)))
-        return seconds * build_work(lists, self.rows) / build_work(nearest, self.rows)
+        return _MARGIN * seconds * seeding_work(lists, self.rows) / seeding_work(nearest, self.rows)
 
     def probes_by_seed(self, seeds: int) -> dict[int, int | None]:
         """For the best index, the probes that suffice with each seed of k-means: how much a rebuild may differ."""
@@ -309,7 +360,7 @@ class ListsChoice:
                 break
             self.compute(lists, seed)
         target = self.learning.goals.recall_target
-        return {index.seed: index.smallest_probes(target) for index in self.indexes[lists]}
+        return {index.seed: self._validating(index).smallest_probes(target) for index in self.indexes[lists]}
 
     def tell(self, options: tuple[int, ...]) -> None:
         """Compute these lists as well, where the table has the rows for them and there is time."""
@@ -317,7 +368,7 @@ class ListsChoice:
             if lists in self.indexes or 2 * lists > self.rows or not self.indexes:
                 continue
             most = max(self.indexes)
-            seconds = self._computed_seconds.get(most, 0.0) * max(1.0, (lists / most) ** 2)
+            seconds = self._computed_seconds.get(most, 0.0) * self._training_work(lists) / self._training_work(most)
             if self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
                 self.compute(lists)
 
@@ -327,12 +378,3 @@ class ListsChoice:
 
     def _is_built(self, lists: int) -> bool:
         return ivfflat(lists) in self.learning.candidates
-
-
-def build_work(lists: int, rows: int) -> float:
-    """How much there is to do for a build: every sampled row with every centroid, and the pages of all rows to write.
-
-    A page is worth 183 such pairs: then builds of 200 to 4,000 lists on 50,000 and 200,000 rows of 1,536 dimensions, on
-    2 cores of an AMD EPYC, come out within a quarter of what they took.
-    """
-    return float(lists * min(training_rows(lists), rows) + _PAIRS_PER_PAGE * rows)

@@ -18,12 +18,13 @@ from orchestra_lib.vectors.tuning import PagePoint
 
 _RESAMPLES = 200
 TEN_TIMES = 10
-WORTH_IT = 0.04
+WORTH_IT = 0.05
 """What might save less than this share of the latency is worth no build, no training, and no list more."""
 _FURTHEST = 4  # times the lists of the last forecast: a curve says little of what is further
 _STEP = 2**0.25
 _ALIKE = 1.15  # times as many lists are hardly others
 _LEAST_REST = 0.01
+_LEAST_STEP = 1e-6
 
 
 def unmeasured(dimension: int) -> CostModel:
@@ -34,19 +35,33 @@ def unmeasured(dimension: int) -> CostModel:
 @dataclass(frozen=True)
 class Need:
     """The fewest probes that suffice for every seed, or all of them when none do; the recall of the seed that finds
-    least. Neither the cost of a search nor the rows of a table that grows alike everywhere change it."""
+    least. Neither the cost of a search nor the rows of a table that grows alike everywhere change it.
+
+    ``share`` is how much of the last of these probes was needed, above 0 and up to 1: where few probes suffice, one
+    more or less is a large step, and what is needed over the lists would be no curve.
+    """
 
     probes: int
     reaches: bool
     recall: Estimate
+    share: float = 1.0
 
 
 def need(indexes: Sequence[VirtualIndex], recall_target: float) -> Need:
     """What these indexes, of one number of lists and different seeds, need for the recall."""
     probes = sufficient_probes(indexes, recall_target)
     at = probes or min(index.most_probes for index in indexes)
-    recalls = min((index.recall(at) for index in indexes), key=lambda values: float(values.mean()))
-    return Need(at, probes is not None, mean(recalls))
+    recall = _least_recall(indexes, at)
+    if probes is None:
+        return Need(at, False, recall)
+    fewer = _least_recall(indexes, at - 1).low if at > 1 else 0.0
+    share = (recall_target - fewer) / max(recall.low - fewer, _LEAST_STEP)
+    return Need(at, True, recall, min(max(share, _LEAST_STEP), 1.0))
+
+
+def _least_recall(indexes: Sequence[VirtualIndex], probes: int) -> Estimate:
+    """Of the seed that finds least."""
+    return mean(min((index.recall(probes) for index in indexes), key=lambda values: float(values.mean())))
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ class Forecast:
     """One number of lists at what it needs.
 
     ``p95`` is the mean over the seeds, in the unit of the cost model, and ``p95_error`` its standard error over the
-    queries.
+    queries. ``p95_of_share`` is what it would be if of the last probe just the part that is needed could be read.
     """
 
     lists: int
@@ -63,6 +78,7 @@ class Forecast:
     recall: Estimate
     p95: float
     p95_error: float
+    p95_of_share: float
     centroid_pages: float
     list_pages: float
 
@@ -72,16 +88,27 @@ def forecast(indexes: Sequence[VirtualIndex], model: CostModel, needed: Need) ->
     at = needed.probes
     costs = np.stack([model.predict(index, at) for index in indexes])
     pages = float(np.mean([index.pages(at).mean() for index in indexes]))
+    p95 = _p95(indexes, model, at)
+    fewer = _p95(indexes, model, at - 1) if at > 1 else _without_rows(model, indexes[0].centroid_pages)
     return Forecast(
         lists=indexes[0].lists,
         probes=at,
         reaches=needed.reaches,
         recall=needed.recall,
-        p95=float(np.mean([model.quantile_ms(index, at, 0.95) for index in indexes])),
+        p95=p95,
         p95_error=_p95_error(costs.mean(axis=0)),
+        p95_of_share=fewer + needed.share * (p95 - fewer),
         centroid_pages=float(indexes[0].centroid_pages),
         list_pages=pages - indexes[0].centroid_pages,
     )
+
+
+def _p95(indexes: Sequence[VirtualIndex], model: CostModel, probes: int) -> float:
+    return float(np.mean([model.quantile_ms(index, probes, 0.95) for index in indexes]))
+
+
+def _without_rows(model: CostModel, pages_of_centroids: int) -> float:
+    return model.a_ms + model.b_ms_per_centroid_page * pages_of_centroids
 
 
 def best(forecasts: Sequence[Forecast]) -> Forecast | None:
@@ -110,10 +137,13 @@ def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, 
         return None
 
     def without_rows(lists: float) -> float:
-        return model.a_ms + model.b_ms_per_centroid_page * centroid_pages(round(lists), dimension, Storage.VECTOR)
+        return _without_rows(model, centroid_pages(round(lists), dimension, Storage.VECTOR))
 
     known = np.log([found.lists for found in reaching])
-    rest = np.log([max(found.p95 - without_rows(found.lists), _LEAST_REST * found.p95) for found in reaching])
+    p95s = [found.p95_of_share for found in reaching]
+    rest = np.log(
+        [max(p95 - without_rows(found.lists), _LEAST_REST * p95) for found, p95 in zip(reaching, p95s, strict=True)]
+    )
     last = math.log(min(most, _FURTHEST * reaching[-1].lists))
     tried = np.append(np.arange(known[0], last, math.log(_STEP)), last)
     slope = (rest[-1] - rest[-2]) / (known[-1] - known[-2])
@@ -121,9 +151,8 @@ def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, 
     at = np.exp(np.where(tried > known[-1], beyond, np.interp(tried, known, rest)))
     p95 = at + [without_rows(lists) for lists in np.exp(tried)]
     wanted = float(tried[np.argmax(p95 <= (1 + WORTH_IT) * p95.min())])
-    least = min(found.p95 for found in reaching)
     is_known = float(np.abs(known - wanted).min()) < math.log(_ALIKE)
-    return None if is_known or p95.min() > (1 - WORTH_IT) * least else round(math.exp(wanted))
+    return None if is_known or p95.min() > (1 - WORTH_IT) * min(p95s) else round(math.exp(wanted))
 
 
 def rivals(forecasts: Sequence[Forecast], chosen: Forecast, error: float) -> list[Forecast]:

@@ -56,8 +56,9 @@ class Options:
     the best number of lists, since a rebuild differs from the one before. ``available_mib`` is the memory of the
     machine that runs the server, None when that is not this machine. ``restart`` restarts that server, for cold
     figures; None where it is not ours. ``load_seconds`` is how long a load runs for the certificate; ``certify`` False
-    leaves the certificate to the caller, who has the test queries then. ``told_lists`` are numbers of lists that people
-    ask about: they are computed at the end, where there is time, so that it can be told what they would do.
+    leaves the certificate to the caller, who has the test queries then. All others say which effort suffices then, and
+    else a part of them: its wider interval is the margin that a certificate wants. ``told_lists`` are numbers of lists
+    that people ask about: they are computed at the end, where there is time, so that it can be told what they would do.
     """
 
     methods: tuple[str, ...] = ("exact", "ivfflat", "hnsw", "scann")
@@ -89,6 +90,8 @@ def tune(
     """
     deadline = time.monotonic() + goals.budget_seconds
     parts = split(len(queries), options.seed)
+    if not options.certify:
+        parts = replace(parts, validate=parts.untested)
     with connect(address, role="target") as connection:
         fingerprint = table_fingerprint(connection, sql.Identifier(table))
     if not fingerprint.rows:
@@ -185,7 +188,7 @@ class _Run:
         if self._geometry is None:
             learning = self.learning
             learning.progress("reading a sample of the rows")
-            numbers = learning.parts.tune
+            numbers = learning.parts.untested
             most = max(
                 feasible_lists(
                     self.fingerprint.rows,
@@ -264,7 +267,7 @@ class _Run:
                 connection.execute("SELECT '[1]'::vector <=> '[1]'::vector")  # loads the library and its settings
                 row = connection.execute("SELECT current_setting(%s)", [live.form.effort_setting]).fetchone()
                 effort = replace(effort, value=int(row[0])) if row else effort
-            bench = Bench(learning.table, live.name, live.form, 0.0, live.size_bytes, 0)
+            bench = Bench(learning.table, live.name, live.form, 0.0, None, live.size_bytes, 0)
 
             def work() -> Candidate:
                 learning.progress(f"measuring the present index: {live.form.label}")
@@ -272,7 +275,7 @@ class _Run:
                 found = measure(connection, target, queries, effort, passes=2)
                 return replace(
                     candidate(found, live.form, bench, learning.goals, None, "the present index at its present effort"),
-                    build_seconds=None,
+                    made_seconds=None,
                     build_memory_mib=None,
                 )
 
@@ -381,7 +384,7 @@ class _Run:
             words.append(f"the next best, {second.form.label}, {second.best_p95_ms:.2f} ms")
         needs = [probes for probes in self.probes_by_seed.values() if probes is not None]
         if len(needs) > 1:
-            words.append(f"another k-means seed would need {min(needs)} to {max(needs)} probes on the tuning queries")
+            words.append(f"another k-means seed would need {min(needs)} to {max(needs)} probes on the same queries")
         return "; ".join(words)
 
 

@@ -28,7 +28,7 @@ from orchestra_lib.vectors.tuning import Step
 
 Value = TypeVar("Value")
 
-_LAYOUT = 1  # of the lines; a new number makes old ones unused
+_LAYOUT = 2  # of the lines; a new number makes old ones unused
 # What only says how long to look, or what to hold the result against, changes nothing that was measured.
 _NOT_PART_OF_THE_QUESTION = ("budget_seconds", "lists")
 

@@ -1,7 +1,8 @@
 """Where a tuning builds: unlogged copies of the table's ids and vectors, so that the table itself is left alone.
 
-There are two, so that the best index so far stays while the next one is tried: two IVFFlat indexes on one column would
-share one setting of probes and hide one another from the planner.
+One stays without an index: it is read exactly, and the others are made of it. There are two others, so that the best
+index so far stays while the next one is tried: two IVFFlat indexes on one column would share one setting of probes and
+hide one another from the planner.
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ from orchestra_lib.database import Address, connect
 from orchestra_lib.vectors.forms import Form
 from orchestra_lib.vectors.goals import Goals
 from orchestra_lib.vectors.index import IndexSpec, build_index, planned_memory, vector_indexes
+from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.search import Searchable
+from orchestra_lib.vectors.seeded import build_seeded
 
 _PREFIX = "orchestra_tuning"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """An index that was built on a copy: where it is and what it took. ``index`` is None for the exact scan."""
+    """An index on a copy: where it is and what it took. ``index`` is None for the exact scan.
+
+    ``made_seconds`` is how long it took to have it. ``build_seconds`` is what CREATE INDEX took, None where its
+    centroids were given: ``create_seconds`` says then from how much to how much it is to take.
+    """
 
     table: str
     index: str | None
     form: Form
-    build_seconds: float
+    made_seconds: float
+    build_seconds: float | None
     index_bytes: int
     build_memory_mib: int
+    create_seconds: tuple[float, float] | None = None
 
 
 class Workbench:
@@ -40,7 +49,7 @@ class Workbench:
     def __init__(
         self,
         address: Address,
-        names: tuple[str, str],
+        names: tuple[str, str, str],
         make: Callable[[str], None],
         goals: Goals,
         dimension: int,
@@ -54,7 +63,7 @@ class Workbench:
 
     @property
     def table(self) -> str:
-        """The copy that is always there."""
+        """The copy that is always there, without an index."""
         return self._names[0]
 
     def searchable(self, bench: Bench, filters: tuple[str, ...] = ()) -> Searchable:
@@ -77,6 +86,24 @@ class Workbench:
         self._make(table)
         return self._build_on(table, form, progress)
 
+    def build_from(self, form: Form, centroids: Matrix, progress: Callable[[str], None]) -> Bench:
+        """The same for an IVFFlat index whose centroids, float32 (lists, dimension), were trained already.
+
+        Its lists are those that the centroids make, and not those of another training. Raises as ``build`` does.
+        """
+        spec = self._spec(self._spare(), form)
+        made = build_seeded(self._address, spec, self.table, centroids, self._available_mib, progress)
+        return Bench(
+            spec.table,
+            made.index.name,
+            form,
+            made.seconds,
+            None,
+            made.index.size_bytes,
+            made.index.memory.required_mib,
+            made.create_seconds,
+        )
+
     def build_on_sample(self, form: Form, rows: int, progress: Callable[[str], None]) -> Bench:
         """Build the index on a copy of so many rows, the same ones each time. Raises as ``build`` does."""
         name = _sample_name(self.table)
@@ -88,17 +115,21 @@ class Workbench:
         return self._build_on(name, form, progress)
 
     def _build_on(self, table: str, form: Form, progress: Callable[[str], None]) -> Bench:
-        spec = IndexSpec(table, form, self._goals.opclass, self._dimension, self._goals.memory_limit_mib)
+        spec = self._spec(table, form)
         with connect(self._address, role="target") as connection:
             for other in vector_indexes(connection, sql.Identifier(table)):
                 if other.name != spec.name:
                     connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(other.name)))
         built = build_index(self._address, spec, self._available_mib, progress)
-        return Bench(table, built.name, form, built.build_seconds or 0.0, built.size_bytes, built.memory.required_mib)
+        seconds = built.build_seconds or 0.0
+        return Bench(table, built.name, form, seconds, seconds, built.size_bytes, built.memory.required_mib)
+
+    def _spec(self, table: str, form: Form) -> IndexSpec:
+        return IndexSpec(table, form, self._goals.opclass, self._dimension, self._goals.memory_limit_mib)
 
     def exact(self, form: Form) -> Bench:
-        """The first copy without an index. Only for before something is built on it."""
-        return Bench(self.table, None, form, 0.0, 0, 0)
+        """The copy without an index."""
+        return Bench(self.table, None, form, 0.0, 0.0, 0, 0)
 
     def needed_mib(self, form: Form) -> int:
         """What maintenance_work_mem the build of a form takes, in MiB."""
@@ -111,7 +142,7 @@ class Workbench:
         self.best = bench
 
     def _spare(self) -> str:
-        first, second = self._names
+        _, first, second = self._names
         return second if self.best is not None and self.best.table == first else first
 
 
@@ -131,7 +162,8 @@ def workbench(
     They are named by the question's digest: a run that was killed leaves them, the next one of the same question
     takes them over.
     """
-    names = (f"{_PREFIX}_{digest[:8]}_a", f"{_PREFIX}_{digest[:8]}_b")
+    first, second, third = (f"{_PREFIX}_{digest[:8]}_{letter}" for letter in "abc")
+    names = (first, second, third)
 
     def make(name: str) -> None:
         with connect(address, role="target") as connection:

@@ -40,16 +40,24 @@ def test_a_converged_training_is_a_fixed_point_of_lloyds_iteration(seed, count, 
         assert np.allclose(trained.centroids[label], mean, atol=1e-5)
 
 
-def test_scoring_only_what_moved_gives_the_labels_of_scoring_everything(monkeypatch):
-    rows = directions(blobs(3_000, 16, 3, clusters=60))
-    quick = train(rows, 80, spherical=True, seed=1, iterations=CONVERGED)
-    whole = kmeans._Training._assign
+@pytest.mark.parametrize("spherical", [True, False])
+def test_looking_near_a_rows_centre_ends_at_a_fixed_point_as_well(spherical):
+    rows = blobs(4_000, 12, 3, clusters=60)
+    rows = directions(rows) if spherical else rows
+    trained = train(rows, kmeans._FEW_LISTS + 44, spherical=spherical, seed=1, iterations=CONVERGED)
+    assert (assign(rows, trained.centroids, spherical=spherical) == trained.labels).all()
 
-    def score_everything(self, moved):
-        whole(self, np.arange(self._lists))
 
-    monkeypatch.setattr(kmeans._Training, "_assign", score_everything)
-    assert np.mean(train(rows, 80, spherical=True, seed=1, iterations=CONVERGED).labels == quick.labels) > 0.99
+def test_looking_near_a_rows_centre_makes_lists_as_close_as_looking_at_all(monkeypatch):
+    rows = directions(blobs(8_000, 16, 3, clusters=400))
+
+    def closeness():
+        found = [train(rows, 500, spherical=True, seed=seed) for seed in range(3)]
+        return np.mean([np.vecdot(rows, one.centroids[one.labels]) for one in found])
+
+    near = closeness()
+    monkeypatch.setattr(kmeans, "_FEW_LISTS", 500)
+    assert 1 - near == pytest.approx(1 - closeness(), rel=0.01)
 
 
 def test_first_centres_are_drawn_by_the_square_of_their_distance():

@@ -31,6 +31,16 @@ def test_a_good_guess_takes_few_measurements(needed):
     asked = []
     least_effort(lambda value: bool(asked.append(value)) or value >= needed, round(needed * 1.1), 1, 4_000)
     assert len(asked) <= 7
+    asked.clear()
+    least_effort(lambda value: bool(asked.append(value)) or value >= needed, needed, 1, 4_000)
+    assert len(asked) <= 2, "a guess that is right is only looked past"
+
+
+@given(st.integers(1, 4_000), st.integers(1, 4_000))
+def test_a_bad_guess_takes_no_more_than_a_dozen_or_so(needed, guess):
+    asked = []
+    least_effort(lambda value: bool(asked.append(value)) or value >= needed, guess, 1, 4_000)
+    assert len(asked) <= 18
 
 
 def test_all_found_clears_however_few_the_queries_are():
