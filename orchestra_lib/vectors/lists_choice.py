@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -143,9 +142,10 @@ class ListsChoice:
         if any(index.seed == seed for index in known):
             return
         self.learning.progress(f"virtual index with {lists:,} lists")
-        started = time.monotonic()
-        known.append(self.learning.journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
-        self._computed_seconds[lists] = time.monotonic() - started
+        journal = self.learning.journal
+        known.append(journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
+        if not journal.steps[-1].resumed:
+            self._computed_seconds[lists] = journal.steps[-1].seconds
         self.needs[lists] = need([self._validating(index) for index in known], self.learning.goals.recall_target)
 
     def _validating(self, index: VirtualIndex) -> VirtualIndex:
@@ -159,7 +159,11 @@ class ListsChoice:
         known = self.indexes[lists][0]
         if known.centroids is None:
             self.learning.progress(f"training the centroids of {lists:,} lists once more")
-            known = self.indexes[lists][0] = virtual_index(self.geometry(), lists, known.seed)
+            geometry, seed = self.geometry(), known.seed
+            known = self.learning.journal.timed(
+                f"centroids once more: {lists} lists, seed {seed}", lambda: virtual_index(geometry, lists, seed)
+            )
+            self.indexes[lists][0] = known
         if known.centroids is None:
             raise DataError(f"the virtual index of {lists:,} lists has no centroids to make an index from")
         return known.centroids

@@ -145,6 +145,8 @@ def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, 
         [max(p95 - without_rows(found.lists), _LEAST_REST * p95) for found, p95 in zip(reaching, p95s, strict=True)]
     )
     last = math.log(min(most, _FURTHEST * reaching[-1].lists))
+    if last <= known[0]:
+        return None
     tried = np.append(np.arange(known[0], last, math.log(_STEP)), last)
     slope = (rest[-1] - rest[-2]) / (known[-1] - known[-2])
     beyond = rest[-1] + slope * (tried - known[-1])

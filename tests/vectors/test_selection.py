@@ -78,6 +78,12 @@ def test_without_two_that_suffice_there_is_no_curve():
     assert next_lists([forecast_of(100, 9.0, reaches=False), forecast_of(200, 8.0)], BY_ROWS, 1_536, 10_000) is None
 
 
+def test_below_the_fewest_lists_there_is_no_curve():
+    found = [forecast_of(100, 5.0), forecast_of(200, 5.0)]
+    assert next_lists(found, BY_ROWS, 1_536, 50) is None
+    assert next_lists(found, BY_ROWS, 1_536, 1) is None
+
+
 def test_what_does_not_reach_the_target_is_never_the_best():
     assert best([forecast_of(100, 1.0, reaches=False), forecast_of(200, 9.0)]).lists == 200
     assert best([forecast_of(100, 1.0, reaches=False)]) is None
