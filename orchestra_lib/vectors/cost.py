@@ -46,6 +46,19 @@ def centroid_over_row(dimension: int) -> float:
     return (centroid + centroid_each * dimension) / (row + row_each * dimension)
 
 
+def usual(dimension: int) -> CostModel:
+    """What searches cost where these were measured: what is known before anything was, on another machine perhaps."""
+    (centroid, centroid_each), (row, row_each) = _CENTROID_US, _ROW_US
+    on_a_page = centroids_per_page(dimension, Storage.VECTOR)
+    return CostModel(
+        0.0,
+        on_a_page * (centroid + centroid_each * dimension) / 1e3,
+        (row + row_each * dimension) / 1e3,
+        0.0,
+        (1.0,),
+    )
+
+
 def rows_of_centroid_page(dimension: int) -> float:
     """What a page of centroids costs, in rows."""
     return centroid_over_row(dimension) * centroids_per_page(dimension, Storage.VECTOR)

@@ -28,6 +28,7 @@ ITERATIONS = 12
 """pgvector gives itself 500; from about ten on recall curves differ less than those of two seeds do."""
 _WHOLE_EVERY = 6  # iterations: the others look for a row's centre near the one that it has
 _NEAR = 64  # centres that are looked at then
+_NEAR_IS_WORTH = 600  # centres of an iteration that looks at all, on 2 cores of an AMD EPYC
 _FEW_LISTS = 4 * _NEAR  # up to which all are looked at each time
 _CENTRES_AT_ONCE = 64
 _SAMPLES_PER_LIST = 50
@@ -51,6 +52,15 @@ class Trained:
 def training_rows(lists: int) -> int:
     """How many rows pgvector samples to train ``lists`` centroids: 50 each, at least 10,000."""
     return max(_SAMPLES_PER_LIST * lists, _FEWEST_SAMPLES)
+
+
+def training_work(lists: int, rows: int) -> float:
+    """How much ``train`` has to do for so many lists of a table, in distances: to compare two trainings' times.
+
+    The first choice is one comparison of every row with every centre, and so is each iteration that looks at all.
+    """
+    whole = 1 + ITERATIONS // _WHOLE_EVERY
+    return min(training_rows(lists), rows) * (whole * lists + (ITERATIONS + 1 - whole) * min(lists, _NEAR_IS_WORTH))
 
 
 def train(

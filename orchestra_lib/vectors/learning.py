@@ -85,10 +85,19 @@ class Learning:
 
         return say
 
-    def learn(self, form: Form, guess: Effort, predicted_p95_ms: float | None = None, note: str = "") -> Candidate:
+    def learn(
+        self,
+        form: Form,
+        guess: Effort,
+        predicted_p95_ms: float | None = None,
+        note: str = "",
+        *,
+        is_known: bool = False,
+    ) -> Candidate:
         """Build an index, find the least effort that suffices on the validation queries, and measure it there.
 
-        Known from the journal where that was done. Raises GateFailed when memory does not suffice, OutOfTime.
+        ``is_known`` says that less than the guess is known not to suffice: it is only confirmed, or raised. All of it
+        comes from the journal where it was done. Raises GateFailed when memory does not suffice, OutOfTime.
         """
 
         def work() -> Candidate:
@@ -96,7 +105,14 @@ class Learning:
             with connect(self.address, role="target") as connection:
                 self.progress(f"{form.label}: finding its effort")
                 queries = self.part(self.parts.validate)
-                found = find_effort(connection, self.bench.searchable(bench), queries, guess, self.goals.recall_target)
+                found = find_effort(
+                    connection,
+                    self.bench.searchable(bench),
+                    queries,
+                    guess,
+                    self.goals.recall_target,
+                    fewest=guess.value if is_known else 1,
+                )
             return candidate(found, form, bench, self.goals, predicted_p95_ms, note)
 
         self.candidates[form] = self.journal.once(f"measured: {form.label}", Candidate, work)

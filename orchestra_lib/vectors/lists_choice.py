@@ -10,18 +10,18 @@ import numpy as np
 from orchestra_lib.database import connect
 from orchestra_lib.errors import DataError, GateFailed
 from orchestra_lib.vectors.candidate import Candidate
-from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page
+from orchestra_lib.vectors.cost import CostModel, Observation, fit, observe, rows_of_centroid_page, usual
 from orchestra_lib.vectors.forecast import feasible_lists
-from orchestra_lib.vectors.forms import Effort, Form, Storage, ivfflat
+from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
-from orchestra_lib.vectors.kmeans import training_rows
+from orchestra_lib.vectors.kmeans import training_work
 from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, index_pages, rows_per_page
 from orchestra_lib.vectors.search import Searchable, session_settings
-from orchestra_lib.vectors.seeded import seeding_work
+from orchestra_lib.vectors.seeded import seeding_work, usual_distance_seconds
 from orchestra_lib.vectors.selection import (
     WORTH_IT,
     Forecast,
@@ -31,18 +31,17 @@ from orchestra_lib.vectors.selection import (
     need,
     next_lists,
     rivals,
-    unmeasured,
 )
-from orchestra_lib.vectors.workbench import Bench
 
 _OBSERVED_QUERIES = 24
 _PROBES_OBSERVED = (0.4, 1.0, 2.0)  # of those that suffice
-_FIRST = 3  # of the numbers of lists that are feasible
+_FIRST = 3  # of the numbers of lists that are feasible: the fewest, and about four times as many
 _FEWEST_FOR_A_CURVE = 2
 _MOST_BY_THE_CURVE = 4
 _MOST_BUILDS = 2
 _MARGIN = 1.2  # times what is expected to take so long
-_PASSES = 4  # over the queries, until the effort that was foretold is confirmed
+_PASSES = 3  # over the queries: the effort that was foretold is confirmed, then timed
+_SEARCHES_OBSERVED = 9 * _OBSERVED_QUERIES
 _FEWEST_OBSERVED = 3  # lists: fewer cannot be searched with different numbers of probes
 
 
@@ -64,10 +63,9 @@ class ListsChoice:
     needs: dict[int, Need] = field(default_factory=dict)
     _computed_seconds: dict[int, float] = field(default_factory=dict)
     _observed: set[str] = field(default_factory=set)
-    _first_made: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
-        self.model = unmeasured(self._dimension)
+        self.model = usual(self._dimension)
         self.learning.centroids = self._centroids
 
     @property
@@ -89,8 +87,8 @@ class ListsChoice:
 
     def _wanted(self) -> Iterator[int]:
         options = self._options()
-        yield from sorted({*options[:_FIRST], *self.learning.goals.lists})
-        for lists in options[_FIRST:]:  # a curve needs two that suffice
+        yield from sorted({*options[:_FIRST:2], *self.learning.goals.lists})
+        for lists in options:  # a curve needs two that suffice
             if sum(found.reaches for found in self._possible()) >= _FEWEST_FOR_A_CURVE:
                 break
             yield lists
@@ -117,16 +115,18 @@ class ListsChoice:
         known = max(self._computed_seconds, default=None)
         if known is None:
             return 0.0
-        training = self._computed_seconds[known] * self._training_work(lists) / self._training_work(known)
+        training = self._training_seconds(lists, known)
         return _MARGIN * training + self.seconds_to_make(lists) + self._seconds_to_measure()
 
-    def _training_work(self, lists: int) -> int:
-        return min(training_rows(lists), self.rows) * lists
+    def _training_seconds(self, lists: int, known: int) -> float:
+        """By those of the training of ``known`` lists; 0 where they came from the journal."""
+        ratio = training_work(lists, self.rows) / training_work(known, self.rows)
+        return self._computed_seconds.get(known, 0.0) * ratio
 
     def _seconds_to_measure(self) -> float:
         """By the fastest forecast: about what the chosen one will take."""
-        possible = [found.p95 for found in self._possible()] if self.is_fitted else []
-        return _PASSES * len(self.learning.parts.validate) * min(possible, default=0.0) / 1e3
+        searches = _PASSES * len(self.learning.parts.validate) + _SEARCHES_OBSERVED
+        return searches * min((found.p95 for found in self._possible()), default=0.0) / 1e3
 
     @property
     def _dimension(self) -> int:
@@ -251,11 +251,17 @@ class ListsChoice:
 
     def _measured(self, chosen: Forecast) -> Candidate:
         predicted = chosen.p95 if self.is_fitted else None
-        return self.learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted)
+        return self.learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted, is_known=True)
 
     def run(self, present: tuple[Searchable, int] | None) -> None:
-        """Fit, survey, choose, build; ``present`` is the live IVFFlat index and its lists, where there is one."""
-        self._observe_something(present)
+        """Survey, choose, build, fit; ``present`` is the live IVFFlat index and its lists, where there is one.
+
+        Which lists are best depends on what a centroid costs beside a row, and that is known from elsewhere before
+        anything is measured here.
+        """
+        if present is not None and present[1] >= _FEWEST_OBSERVED:
+            searchable, lists = present
+            self.observe(lambda: searchable, lists, f"the present index of {lists:,} lists")
         for _ in range(_MOST_BUILDS):
             chosen = self.choose()
             if chosen is None:
@@ -277,29 +283,10 @@ class ListsChoice:
                 f"none of {', '.join(looked_at)} lists reaches recall {target} on the queries that tune"
             )
 
-    def _observe_something(self, present: tuple[Searchable, int] | None) -> None:
-        """What a search costs beside its centroids, from the present index or from the quickest build that there is.
-
-        The fewest lists build in a small part of the time of those that may win. Known costs spare the trainings of
-        numbers that cannot.
-        """
-        if present is not None and present[1] >= _FEWEST_OBSERVED:
-            searchable, lists = present
-            self.observe(lambda: searchable, lists, f"the present index of {lists:,} lists")
-            return
-        learning, fewest = self.learning, self._options()[0]
-        form, what = ivfflat(fewest), f"building {fewest:,} lists to learn what a search costs"
-        if fewest >= _FEWEST_OBSERVED and learning.has_room(what, 0.0):
-            self.observe(lambda: learning.bench.searchable(self._built_first(form)), fewest, form.label)
-
-    def _built_first(self, form: Form) -> Bench:
-        bench = self.learning.built(form)
-        self._first_made = (form.lists or 1, bench.made_seconds)
-        return bench
-
     def _build_and_observe(self, chosen: Forecast) -> None:
         form, learning = self.build(chosen).form, self.learning
-        self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, form.label)
+        if chosen.lists >= _FEWEST_OBSERVED:
+            self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, form.label)
 
     def error_of_p95(self) -> float | None:
         """How far the measured server times of the indexes that were built lie from the model, at their p95."""
@@ -341,17 +328,17 @@ class ListsChoice:
         return self.predicted(lists)
 
     def seconds_to_make(self, lists: int) -> float:
-        """About how long it takes to have an index, from the nearest one that was made; 0 before any was."""
+        """About how long it takes to have an index, from the nearest one that was made."""
         made = [
             (one.form.lists, one.made_seconds)
             for one in self.learning.candidates.values()
             if one.form.lists and one.made_seconds and one.form.storage is Storage.VECTOR
         ]
-        made += [self._first_made] if self._first_made else []
+        work = seeding_work(lists, self.rows)
         if not made:
-            return 0.0
+            return _MARGIN * work * usual_distance_seconds(self._dimension)
         nearest, seconds = min(made, key=lambda pair: abs(np.log(pair[0] / lists)))
-        return _MARGIN * seconds * seeding_work(lists, self.rows) / seeding_work(nearest, self.rows)
+        return _MARGIN * seconds * work / seeding_work(nearest, self.rows)
 
     def probes_by_seed(self, seeds: int) -> dict[int, int | None]:
         """For the best index, the probes that suffice with each seed of k-means: how much a rebuild may differ."""
@@ -372,7 +359,7 @@ class ListsChoice:
             if lists in self.indexes or 2 * lists > self.rows or not self.indexes:
                 continue
             most = max(self.indexes)
-            seconds = self._computed_seconds.get(most, 0.0) * self._training_work(lists) / self._training_work(most)
+            seconds = self._training_seconds(lists, most)
             if self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
                 self.compute(lists)
 

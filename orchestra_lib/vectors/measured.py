@@ -127,8 +127,12 @@ def find_effort(
     guess: Effort,
     recall_target: float,
     values: Sequence[Sequence[str]] | None = None,
+    fewest: int = 1,
 ) -> Measured:
-    """The least effort of an index that clears the target on these queries, measured warm; else the most there is."""
+    """The least effort of an index that clears the target on these queries, measured warm; else the most there is.
+
+    Less than ``fewest`` is known not to.
+    """
     most = largest_effort(target.form)
     found: dict[int, Measured] = {}
 
@@ -137,7 +141,8 @@ def find_effort(
             found[value] = measure(connection, target, queries, replace(guess, value=value), values=values)
         return clears(found[value].recalls, recall_target)
 
-    fewest = max(guess.rerank or target.k, 1) if target.form.method is Method.HNSW else 1
+    if target.form.method is Method.HNSW:
+        fewest = max(guess.rerank or target.k, fewest)
     value = least_effort(sufficient, guess.value, fewest, most)
     # Everything that was read by then is warm.
     return measure(connection, target, queries, replace(guess, value=value or most), passes=2, values=values)

@@ -30,10 +30,11 @@ from orchestra_lib.vectors.nearest import Matrix
 _SECONDS_BETWEEN_WORDS = 0.5
 _PAIRS_AT_ONCE = 2_500_000  # of rows and lists in one statement: about a second, which an interrupt waits for
 _FEWEST_ROWS_AT_ONCE = 100
+_SECONDS_OF_A_DIMENSION = 2.2e-10  # 52 ns at 256, 380 at 1,536, where each centroid has a page of its own
 _TIMES_OF_K_MEANS = (1.2, 5.0)
 """Distances that pgvector's k-means computes for each sampled row and list, k-means++ included. Measured from 1,536
 dimensions of the rehearsal's corpus, where it settles soon, to a sheet of 256 dimensions without clusters."""
-_TIMES_AMONG_CENTROIDS = 4  # k-means++ and two iterations, by one session of the two that insert
+_TIMES_AMONG_CENTROIDS = 6  # k-means++ and two iterations, by one session of the two that insert
 _DISTANCES_PER_ROW = 500  # what writing a row into table and index is worth
 
 
@@ -86,6 +87,11 @@ def build_seeded(
 def seeding_work(lists: int, rows: int) -> float:
     """How much there is to do, in distances: every row to every centroid, centroids to centroids, rows to write."""
     return float(lists * rows + _TIMES_AMONG_CENTROIDS * lists**2 + _DISTANCES_PER_ROW * rows)
+
+
+def usual_distance_seconds(dimension: int) -> float:
+    """What one of these distances takes, where none was timed yet, by two sessions on 2 cores of an AMD EPYC."""
+    return _SECONDS_OF_A_DIMENSION * dimension / 2
 
 
 def _plant(connection: psycopg.Connection, spec: IndexSpec, source: str, centroids: Matrix) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_lib.bench.statistics import Estimate, mean
-from orchestra_lib.vectors.cost import CostModel, rows_of_centroid_page
+from orchestra_lib.vectors.cost import CostModel
 from orchestra_lib.vectors.forms import Storage
 from orchestra_lib.vectors.ivf import VirtualIndex, sufficient_probes
 from orchestra_lib.vectors.pages import centroid_pages
@@ -25,11 +25,6 @@ _STEP = 2**0.25
 _ALIKE = 1.15  # times as many lists are hardly others
 _LEAST_REST = 0.01
 _LEAST_STEP = 1e-6
-
-
-def unmeasured(dimension: int) -> CostModel:
-    """The model before anything was measured, in units of a row that is visited."""
-    return CostModel(0.0, rows_of_centroid_page(dimension), 1.0, 0.0, (1.0,))
 
 
 @dataclass(frozen=True)

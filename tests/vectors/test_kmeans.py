@@ -10,7 +10,7 @@ from stores import unit_vectors
 
 from orchestra_lib.errors import DataError, ParameterError
 from orchestra_lib.vectors import kmeans
-from orchestra_lib.vectors.kmeans import assign, directions, train, training_rows
+from orchestra_lib.vectors.kmeans import assign, directions, train, training_rows, training_work
 from orchestra_lib.vectors.projection import principal_axes
 
 CONVERGED = 500
@@ -131,6 +131,12 @@ def test_what_cannot_be_trained_is_refused():
         train(unit_vectors(3, dimension=4), 0, spherical=True, seed=0)
     with pytest.raises(DataError, match="no row"):
         train(directions(np.zeros((3, 4), dtype=np.float32)), 2, spherical=True, seed=0)
+
+
+def test_more_lists_and_more_rows_are_more_to_train():
+    assert training_work(200, 5_000) == 5_000 * 200 * 13, "few lists are all looked at each time"
+    assert training_work(2_000, 10**6) == 100_000 * (3 * 2_000 + 10 * 600)
+    assert training_work(2_000, 10_000) < training_work(2_000, 20_000) == 20_000 * 12_000
 
 
 def test_pgvector_samples_fifty_rows_a_list_and_never_fewer_than_ten_thousand():
