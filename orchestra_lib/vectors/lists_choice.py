@@ -27,6 +27,7 @@ from orchestra_lib.vectors.selection import (
     Forecast,
     Need,
     best,
+    curve,
     forecast,
     need,
     next_lists,
@@ -116,17 +117,18 @@ class ListsChoice:
         if known is None:
             return 0.0
         training = self._training_seconds(lists, known)
-        return _MARGIN * training + self.seconds_to_make(lists) + self._seconds_to_measure()
+        return _MARGIN * training + self.seconds_to_make(lists) + self._seconds_to_measure(lists)
 
     def _training_seconds(self, lists: int, known: int) -> float:
         """By those of the training of ``known`` lists; 0 where they came from the journal."""
         ratio = training_work(lists, self.rows) / training_work(known, self.rows)
         return self._computed_seconds.get(known, 0.0) * ratio
 
-    def _seconds_to_measure(self) -> float:
-        """By the fastest forecast: about what the chosen one will take."""
-        searches = _PASSES * len(self.learning.parts.validate) + _SEARCHES_OBSERVED
-        return searches * min((found.p95 for found in self._possible()), default=0.0) / 1e3
+    def _seconds_to_measure(self, lists: int) -> float:
+        """By the curve: a p95 for every search is more than they take, and so is the margin."""
+        expected = curve(self._possible(), self.model, self._dimension)
+        p95_ms = float(expected(np.array([float(lists)]))[0]) if expected else 0.0
+        return (_PASSES * len(self.learning.parts.validate) + _SEARCHES_OBSERVED) * p95_ms / 1e3
 
     @property
     def _dimension(self) -> int:
@@ -181,7 +183,10 @@ class ListsChoice:
         self.survey()
         possible = self._possible()
         chosen = best(possible)
-        if chosen is None or self.learning.has_room(f"IVFFlat with {chosen.lists:,} lists", self._seconds_to(chosen)):
+        if chosen is None:
+            return None
+        seconds = self._seconds_to(chosen)
+        if not seconds or self.learning.has_room(f"IVFFlat with {chosen.lists:,} lists", seconds):
             return chosen
         return best([found for found in possible if self._seconds_to(found) <= self.learning.left_seconds()])
 
@@ -190,7 +195,7 @@ class ListsChoice:
         if self.learning.journal.knows(f"measured: {form.label}"):
             return 0.0
         making = 0.0 if self.learning.is_made(form) else self.seconds_to_make(build.lists)
-        return making + self._seconds_to_measure()
+        return making + self._seconds_to_measure(build.lists)
 
     def _possible(self) -> list[Forecast]:
         """Forecasts of what may be built: lists that were asked for can be more than memory or inserts allow."""

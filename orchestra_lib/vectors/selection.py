@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,12 +120,13 @@ def best(forecasts: Sequence[Forecast]) -> Forecast | None:
     return min((found for found in reaching if found.p95 <= alike), key=lambda found: found.lists)
 
 
-def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, most: int) -> int | None:
-    """The number of lists, up to ``most``, that the curve through the forecasts has for the best and nobody computed.
+def curve(
+    forecasts: Sequence[Forecast], model: CostModel, dimension: int
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+    """The p95 that other numbers of lists are to have, as a function of these; None where fewer than two suffice.
 
     What centroids cost is known for any number. The rest of a p95, rows that are visited, falls about as a power of the
-    lists: between two forecasts it is interpolated and beyond the last one goes on as between the last two. None when
-    one that was computed is the best already, or so near to it that the difference is none, or there is no curve.
+    lists: between two forecasts it is interpolated and beyond the last one goes on as between the last two.
     """
     reaching = [found for found in forecasts if found.reaches]
     if len(reaching) < 2:
@@ -135,21 +136,36 @@ def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, 
         return _without_rows(model, centroid_pages(round(lists), dimension, Storage.VECTOR))
 
     known = np.log([found.lists for found in reaching])
-    p95s = [found.p95_of_share for found in reaching]
-    rest = np.log(
-        [max(p95 - without_rows(found.lists), _LEAST_REST * p95) for found, p95 in zip(reaching, p95s, strict=True)]
-    )
-    last = math.log(min(most, _FURTHEST * reaching[-1].lists))
-    if last <= known[0]:
-        return None
-    tried = np.append(np.arange(known[0], last, math.log(_STEP)), last)
+    p95s = np.array([found.p95_of_share for found in reaching])
+    rest = np.log(np.maximum(p95s - [without_rows(found.lists) for found in reaching], _LEAST_REST * p95s))
     slope = (rest[-1] - rest[-2]) / (known[-1] - known[-2])
-    beyond = rest[-1] + slope * (tried - known[-1])
-    at = np.exp(np.where(tried > known[-1], beyond, np.interp(tried, known, rest)))
-    p95 = at + [without_rows(lists) for lists in np.exp(tried)]
+
+    def expected(lists: NDArray[np.float64]) -> NDArray[np.float64]:
+        at = np.log(lists)
+        beyond = rest[-1] + slope * (at - known[-1])
+        rows = np.exp(np.where(at > known[-1], beyond, np.interp(at, known, rest)))
+        return np.asarray(rows + [without_rows(each) for each in lists])
+
+    return expected
+
+
+def next_lists(forecasts: Sequence[Forecast], model: CostModel, dimension: int, most: int) -> int | None:
+    """The number of lists, up to ``most``, that the curve through the forecasts has for the best and nobody computed.
+
+    None when one that was computed is the best already, or so near to it that the difference is none, or there is no
+    curve.
+    """
+    expected = curve(forecasts, model, dimension)
+    reaching = [found for found in forecasts if found.reaches]
+    last = min(most, _FURTHEST * max((found.lists for found in reaching), default=0))
+    if expected is None or last <= reaching[0].lists:
+        return None
+    tried = np.append(np.exp(np.arange(math.log(reaching[0].lists), math.log(last), math.log(_STEP))), last)
+    p95 = expected(tried)
     wanted = float(tried[np.argmax(p95 <= (1 + WORTH_IT) * p95.min())])
-    is_known = float(np.abs(known - wanted).min()) < math.log(_ALIKE)
-    return None if is_known or p95.min() > (1 - WORTH_IT) * min(p95s) else round(math.exp(wanted))
+    is_known = any(1 / _ALIKE < found.lists / wanted < _ALIKE for found in reaching)
+    is_no_gain = p95.min() > (1 - WORTH_IT) * min(found.p95_of_share for found in reaching)
+    return None if is_known or is_no_gain else round(wanted)
 
 
 def rivals(forecasts: Sequence[Forecast], chosen: Forecast, error: float) -> list[Forecast]:

@@ -16,6 +16,7 @@ from orchestra_lib.vectors.explanation import sentences
 from orchestra_lib.vectors.forms import EXACT, Method, Storage, ivfflat
 from orchestra_lib.vectors.goals import Goals, Queries
 from orchestra_lib.vectors.index import IndexSpec, build_index
+from orchestra_lib.vectors.lists_choice import ListsChoice
 from orchestra_lib.vectors.tune import Options, tune
 
 pytestmark = pytest.mark.slow
@@ -114,6 +115,20 @@ def test_a_budget_that_is_spent_ends_the_run_and_says_what_was_left_out(tuned):
     assert found.chosen is None
     assert found.skipped
     assert not any("reaches recall" in reason for reason in found.skipped), "nothing is known of what nobody looked at"
+
+
+def test_what_was_measured_is_not_said_to_have_had_no_time(tuned, monkeypatch):
+    _, run, _ = tuned
+    observe = ListsChoice.observe
+
+    def observe_to_the_end(self, *arguments):
+        observe(self, *arguments)
+        self.learning.deadline = 0.0
+
+    monkeypatch.setattr(ListsChoice, "observe", observe_to_the_end)
+    found = run(replace(GOALS, budget_seconds=60.0), replace(LISTS_ONLY, certify=False))
+    assert found.chosen is not None
+    assert not [reason for reason in found.skipped if reason.startswith(found.chosen.form.label)]
 
 
 def test_where_the_exact_scan_is_quick_no_index_is_needed(tuned):
