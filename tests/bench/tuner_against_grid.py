@@ -14,8 +14,8 @@ its passes and the truth. The tuner is given a share of the grid's time for its 
 nothing) the time that the tuner took. Nobody tries other methods (HNSW, halfvec) and nobody certifies: the tuner can do
 both, in time of its own, and a grid would have to be made for each.
 
-2026-11-26, 2 cores of an AMD EPYC with the machine to itself, one run each (c34ecc9 and the commit before it). Ratios of p95 and of seconds to
-the grid's, of p95 to TPE's; "-" where TPE found nothing that reaches the recall:
+2026-11-26, 2 cores of an AMD EPYC with the machine to itself, one run each (c34ecc9 and the commit before it). Ratios
+of p95 and of seconds to the grid's, of p95 to TPE's; "-" where TPE found nothing that reaches the recall:
 
     topics,  10,000 x 256, 400 queries     0.91  0.07 (1.1 of 16 s)   0.53
     topics, 100,000 x 256, 600 queries     1.05  0.05 (14 of 301 s)   0.38
