@@ -5,6 +5,9 @@ The table's owner runs this, never the API. Statements may be repeated: what is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 from psycopg import sql
 
@@ -37,9 +40,14 @@ def prepare(connection: psycopg.Connection, *, table: str, role: str, login: str
             "taken on without being inherited"
         )
     names = {"table": sql.Identifier(table), "role": sql.Identifier(role), "schema": sql.Identifier(SCHEMA)}
-    with connection.transaction():
-        # Two who prepare at once would both find that there is no role.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [SCHEMA])
+    with _alone(connection):
+        for index, columns in _INDEXES.items():
+            create = sql.SQL("CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})")
+            connection.execute(create.format(index=sql.Identifier(index), columns=sql.SQL(columns), **names))
+    with _alone(connection):
+        # A grant changes the table's row in pg_class, which a vacuum under way wants to change as well while it holds
+        # off the lock that row level security takes: whoever has that lock first waits for nobody.
+        connection.execute(sql.SQL("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE").format(**names))
         if connection.execute(_ROLE, [role]).fetchone() is None:
             connection.execute(sql.SQL("CREATE ROLE {role} NOLOGIN").format(**names))
         for statement in _STATEMENTS:
@@ -49,6 +57,14 @@ def prepare(connection: psycopg.Connection, *, table: str, role: str, login: str
         if login is not None:
             grant = sql.SQL("GRANT {role} TO {login} WITH INHERIT FALSE, SET TRUE")
             connection.execute(grant.format(login=sql.Identifier(login), **names))
+
+
+@contextmanager
+def _alone(connection: psycopg.Connection) -> Iterator[None]:
+    """One transaction. Two who prepare at once would both find that there is no role."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [SCHEMA])
+        yield
 
 
 def is_prepared(connection: psycopg.Connection, *, table: str, role: str) -> bool:
@@ -77,7 +93,11 @@ def withdraw(connection: psycopg.Connection, *, table: str, role: str) -> None:
             connection.execute(sql.SQL("DROP ROLE {role}").format(**names))
 
 
-_INDEXES = ("memories_user_created", "memories_user_session_created")
+# A page of a user's memories, and a conversation, are each one walk along an index.
+_INDEXES = {
+    "memories_user_created": "user_id, created_at DESC, id DESC",
+    "memories_user_session_created": "user_id, session_id, created_at DESC, id DESC",
+}
 _OTHER_POLICIES = "SELECT 1 FROM pg_policy WHERE polrelid = %s::regclass"
 _PREPARED = """
 SELECT count(*) = 2
@@ -97,12 +117,10 @@ _STATEMENTS = (
         PRIMARY KEY (user_id, key)
     )
     """,
+    "LOCK TABLE {keys} IN ACCESS EXCLUSIVE MODE",
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, DELETE ON {keys} TO {role}",
     "GRANT SELECT, INSERT, DELETE ON {table} TO {role}",
-    # A page of a user's memories, and a conversation, are each one walk along an index.
-    "CREATE INDEX IF NOT EXISTS memories_user_created ON {table} (user_id, created_at DESC, id DESC)",
-    "CREATE INDEX IF NOT EXISTS memories_user_session_created ON {table} (user_id, session_id, created_at DESC, id DESC)",  # noqa: E501
 )
 
 
