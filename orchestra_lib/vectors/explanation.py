@@ -9,7 +9,7 @@ from __future__ import annotations
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.certificate import Certificate
 from orchestra_lib.vectors.forms import EXACT
-from orchestra_lib.vectors.selection import TEN_TIMES
+from orchestra_lib.vectors.selection import TEN_TIMES, WORTH_IT
 from orchestra_lib.vectors.tuning import PagePoint, Tuning
 
 _ALIKE = 1.02  # times as long: nobody would call that slower
@@ -85,7 +85,23 @@ def _why(best: PagePoint, tuning: Tuning) -> str:
         f"Why: every search reads all centroids and then the lists that it probes. Few lists are long, many have many "
         f"centroids. Among IVFFlat indexes {best.lists:,} lists are the best: {best.probes:,} probes reach the recall, "
         f"{best.centroid_pages:,.0f} pages of centroids and {best.list_pages:,.0f} of lists, expected p95 "
-        f"{best.p95_ms:.2f} ms{error}."
+        f"{best.p95_ms:.2f} ms{error}.{_no_gain(best, tuning)}"
+    )
+
+
+def _no_gain(best: PagePoint, tuning: Tuning) -> str:
+    """Why fewer lists than the best were taken, where they were."""
+    chosen = tuning.chosen.form.lists if tuning.chosen is not None else None
+    taken = next((point for point in points(tuning, tuning.profile.rows) if point.lists == chosen), None)
+    if taken is None or taken.lists >= best.lists:
+        return ""
+    if taken.p95_ms > (1 + WORTH_IT) * best.p95_ms:
+        return (
+            f" {taken.lists:,} were the best that there was time to make: {taken.p95_ms:.2f} ms are expected of them."
+        )
+    return (
+        f" With {taken.lists:,} it is {taken.p95_ms:.2f} ms: less than {WORTH_IT:.0%} is no gain, and fewer lists "
+        "build and insert faster."
     )
 
 

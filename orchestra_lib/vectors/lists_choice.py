@@ -358,14 +358,14 @@ class ListsChoice:
         target = self.learning.goals.recall_target
         return {index.seed: self._validating(index).smallest_probes(target) for index in self.indexes[lists]}
 
-    def tell(self, options: tuple[int, ...]) -> None:
-        """Compute these lists as well, where the table has the rows for them and there is time."""
+    def tell(self, options: tuple[int, ...], share: float = 1.0) -> None:
+        """Compute these lists as well, where the table has the rows for them and a share of the time left suffices."""
         for lists in options:
             if lists in self.indexes or 2 * lists > self.rows or not self.indexes:
                 continue
-            most = max(self.indexes)
-            seconds = self._training_seconds(lists, most)
-            if self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
+            seconds = self._training_seconds(lists, max(self.indexes))
+            is_for_later = share < 1 and seconds > share * self.learning.left_seconds()
+            if not is_for_later and self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
                 self.compute(lists)
 
     def is_only_predicted(self, lists: int) -> bool:

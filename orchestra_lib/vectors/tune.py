@@ -45,6 +45,7 @@ _EXACT_QUERIES, _FEW_EXACT_QUERIES = 30, 3
 _MOST_MS_OF_FEW = 2_000.0  # a table whose scan takes longer needs an index, however exactly that is timed
 _ROWS_FOR_SIZES = 50_000
 _CERTIFICATE_SECONDS = 5.0  # beside the load itself
+_TOLD_SHARE = 0.2  # of the time left, for telling what other numbers of lists would do; the rest at the end
 _WORKERS_PER_QUERY = 4  # sessions that offer the load, for each query that is under way on average
 
 
@@ -170,6 +171,7 @@ class _Run:
             self._lists = ListsChoice(learning, self.geometry, self.fingerprint.rows, self._most_mib())
             self._lists.run(present)
             self.asked = [self._lists.ask(lists) for lists in learning.goals.lists]
+            self._lists.tell(self.options.told_lists, _TOLD_SHARE)
         Challengers(
             learning,
             self.geometry,

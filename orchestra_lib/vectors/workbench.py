@@ -129,7 +129,7 @@ class Workbench:
 
     def exact(self, form: Form) -> Bench:
         """The copy without an index."""
-        return Bench(self.table, None, form, 0.0, 0.0, 0, 0)
+        return Bench(self.table, None, form, 0.0, None, 0, 0)
 
     def needed_mib(self, form: Form) -> int:
         """What maintenance_work_mem the build of a form takes, in MiB."""

@@ -65,6 +65,24 @@ def test_each_number_of_lists_has_its_sentence_with_the_pages_that_it_reads():
     assert "most of them for centroids" in four
 
 
+def test_fewer_lists_than_the_best_are_accounted_for():
+    near, slower = (
+        replace(TUNING, chosen=candidate(ivfflat(700), 2.2), growth=(*GROWTH, point(100_000, 700, p95_ms)))
+        for p95_ms in (2.05, 2.5)
+    )
+    assert "With 700 it is 2.05 ms: less than 5% is no gain" in told(near, "Why:")[0]
+    assert "700 were the best that there was time to make: 2.50 ms" in told(slower, "Why:")[0]
+    assert "700" not in told(replace(near, chosen=candidate(ivfflat(900), 2.1)), "Why:")[0]
+
+
+def test_what_create_index_takes_is_told_as_it_is_known():
+    assert "built in 25.0 s" in told(TUNING, "is chosen")[0]
+    seeded = candidate(ivfflat(900), 2.1, build_seconds=None, create_seconds=(7.61, 24.6), build_memory_mib=216)
+    assert "CREATE INDEX takes about 7.6 to 25 s and 216 MiB" in told(replace(TUNING, chosen=seeded), "is chosen")[0]
+    unknown = candidate(ivfflat(900), 2.1, build_seconds=None)
+    assert "not built" in told(replace(TUNING, chosen=unknown), "is chosen")[0]
+
+
 def test_growth_says_what_is_best_at_ten_times_the_rows():
     (sentence,) = told(TUNING, "With 1,000,000 rows")
     assert "900 lists would take 9.0 ms, 2,000 6.5 ms, 4,000 6.0 ms" in sentence
