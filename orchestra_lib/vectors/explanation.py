@@ -90,15 +90,13 @@ def _why(best: PagePoint, tuning: Tuning) -> str:
 
 
 def _no_gain(best: PagePoint, tuning: Tuning) -> str:
-    """Why fewer lists than the best were taken, where they were."""
+    """What is expected of the fewer lists that were taken, where they were."""
     chosen = tuning.chosen.form.lists if tuning.chosen is not None else None
     taken = next((point for point in points(tuning, tuning.profile.rows) if point.lists == chosen), None)
     if taken is None or taken.lists >= best.lists:
         return ""
     if taken.p95_ms > (1 + WORTH_IT) * best.p95_ms:
-        return (
-            f" {taken.lists:,} were the best that there was time to make: {taken.p95_ms:.2f} ms are expected of them."
-        )
+        return f" The {taken.lists:,} lists that were made are expected to take {taken.p95_ms:.2f} ms."
     return (
         f" With {taken.lists:,} it is {taken.p95_ms:.2f} ms: less than {WORTH_IT:.0%} is no gain, and fewer lists "
         "build and insert faster."
