@@ -141,7 +141,7 @@ def load_figure(certificate: Certificate, subject: str) -> go.Figure:
 
 
 def build_figure(candidates: Sequence[Candidate], memory_limit_mib: int | None, subject: str) -> go.Figure:
-    """What each index takes: seconds to build, memory of the build, and its size. Pale bars are forecasts."""
+    """What each index takes: seconds of CREATE INDEX, memory of the build, and its size. Pale bars are forecasts."""
     forms = _one_a_form(candidates)
     built = sorted((one for one in forms if one.form.method is not Method.EXACT), key=lambda one: _order(one.form))
     labels = [one.form.label for one in built]
@@ -329,10 +329,10 @@ def _whiskers(estimates: Sequence[Estimate], thickness: float = 2) -> dict[str, 
 
 
 def _one_a_form(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """One candidate for each form, a built one where there is one, in the order in which they were first seen."""
+    """One candidate for each form, a measured one where there is one, in the order in which they were first seen."""
     kept: dict[Form, Candidate] = {}
     for one in candidates:
-        if one.form not in kept or (one.build_seconds is not None and kept[one.form].build_seconds is None):
+        if one.form not in kept or (one.source == "measured" and kept[one.form].source == "predicted"):
             kept[one.form] = one
     return list(kept.values())
 

@@ -45,12 +45,16 @@ def prepare(connection: psycopg.Connection, *, table: str, role: str, login: str
             create = sql.SQL("CREATE INDEX IF NOT EXISTS {index} ON {table} ({columns})")
             connection.execute(create.format(index=sql.Identifier(index), columns=sql.SQL(columns), **names))
     with _alone(connection):
+        for statement in _KEYS:
+            connection.execute(sql.SQL(statement).format(keys=KEYS, **names))
         # A grant changes the table's row in pg_class, which a vacuum under way wants to change as well while it holds
-        # off the lock that row level security takes: whoever has that lock first waits for nobody.
-        connection.execute(sql.SQL("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE").format(**names))
+        # off the lock that row level security takes: whoever has that lock first waits for nobody. The API's own
+        # transactions begin with the keys, too.
+        for each in (KEYS, names["table"]):
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(each))
         if connection.execute(_ROLE, [role]).fetchone() is None:
             connection.execute(sql.SQL("CREATE ROLE {role} NOLOGIN").format(**names))
-        for statement in _STATEMENTS:
+        for statement in _RIGHTS:
             connection.execute(sql.SQL(statement).format(keys=KEYS, **names))
         _confine(connection, sql.Identifier(table), role)
         _confine(connection, KEYS, role)
@@ -76,7 +80,7 @@ def is_prepared(connection: psycopg.Connection, *, table: str, role: str) -> boo
 def withdraw(connection: psycopg.Connection, *, table: str, role: str) -> None:
     """Take away what :func:`prepare` has made, and the idempotency keys; the memories stay. May be repeated."""
     names = {"table": sql.Identifier(table), "role": sql.Identifier(role), "schema": sql.Identifier(SCHEMA)}
-    with connection.transaction():
+    with _alone(connection):
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {schema} CASCADE").format(**names))
         if connection.execute("SELECT to_regclass(%s)", [f'"{table}"']).fetchone() != (None,):
             for policy in (_TENANT_POLICY, _OPEN_POLICY):
@@ -105,7 +109,7 @@ FROM pg_policies
 WHERE policyname = %(policy)s AND %(role)s = ANY (roles)
   AND (tablename = %(table)s OR (schemaname = %(schema)s AND tablename = 'idempotency_keys'))
 """
-_STATEMENTS = (
+_KEYS = (
     "CREATE SCHEMA IF NOT EXISTS {schema}",
     """
     CREATE TABLE IF NOT EXISTS {keys} (
@@ -117,7 +121,8 @@ _STATEMENTS = (
         PRIMARY KEY (user_id, key)
     )
     """,
-    "LOCK TABLE {keys} IN ACCESS EXCLUSIVE MODE",
+)
+_RIGHTS = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, DELETE ON {keys} TO {role}",
     "GRANT SELECT, INSERT, DELETE ON {table} TO {role}",

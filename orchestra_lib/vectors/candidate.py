@@ -16,13 +16,13 @@ class Candidate:
     """An index form at one effort.
 
     ``source`` says whether recall and latency were predicted, from a virtual index and the cost model, or measured on
-    an index that was built. ``recall`` is over the validation queries when measured, over all that are not kept for the
-    certificate when predicted. ``predicted_p95_ms`` is the server's own time; ``p95_ms`` is measured at the client, one
-    query after another, warm. ``made_seconds`` is how long it took to have an index to measure, None where none was
-    made; ``index_bytes`` is a forecast then. ``build_seconds`` is what CREATE INDEX took, None where that was not run;
-    an index from given centroids is made without, and ``create_seconds`` says from how much to how much it is to take.
-    ``build_memory_mib`` is what CREATE INDEX needs in any case. ``reaches`` says whether the lower bound of the recall
-    clears the target; ``note`` is one plain remark, or empty.
+    an index that was built. ``recall`` is over the validation queries, measured or predicted. ``predicted_p95_ms`` is
+    the server's own time; ``p95_ms`` is measured at the client, one query after another, warm. ``made_seconds`` is how
+    long it took to have an index to measure, None where none was made; ``index_bytes`` is a forecast then.
+    ``build_seconds`` is what CREATE INDEX took, None where that was not run; an index from given centroids is made
+    without, and ``create_seconds`` says from how much to how much it is to take. ``build_memory_mib`` is what CREATE
+    INDEX needs in any case. ``reaches`` says whether the lower bound of the recall clears the target; ``note`` is one
+    plain remark, or empty.
     """
 
     form: Form

@@ -54,7 +54,7 @@ class Challengers:
             self._scann()
 
     def _loss(self, storage: Storage) -> StoredOrder | None:
-        """Where the stored order puts the true neighbours of the queries that tune."""
+        """Where the stored order puts the true neighbours of the queries that are not kept for a certificate."""
         learning = self.learning
         if not learning.has_room(f"what {storage} loses", 0.0):
             return None

@@ -29,6 +29,7 @@ ITERATIONS = 12
 _WHOLE_EVERY = 6  # iterations: the others look for a row's centre near the one that it has
 _NEAR = 64  # centres that are looked at then
 _NEAR_IS_WORTH = 600  # centres of an iteration that looks at all, on 2 cores of an AMD EPYC
+_SECONDS_OF_A_DIMENSION = 1.3e-11  # of a distance in a matrix product
 _FEW_LISTS = 4 * _NEAR  # up to which all are looked at each time
 _CENTRES_AT_ONCE = 64
 _SAMPLES_PER_LIST = 50
@@ -61,6 +62,11 @@ def training_work(lists: int, rows: int) -> float:
     """
     whole = 1 + ITERATIONS // _WHOLE_EVERY
     return min(training_rows(lists), rows) * (whole * lists + (ITERATIONS + 1 - whole) * min(lists, _NEAR_IS_WORTH))
+
+
+def usual_training_seconds(lists: int, rows: int, dimension: int) -> float:
+    """About how long ``train`` takes, where none was timed yet: on 2 cores of an AMD EPYC."""
+    return training_work(lists, rows) * dimension * _SECONDS_OF_A_DIMENSION
 
 
 def train(
@@ -139,9 +145,9 @@ class _Training:
             self._move()
             among_all = iteration % _WHOLE_EVERY == 0 or iteration == iterations or self._lists <= _FEW_LISTS
             if among_all or is_near_settled:
-                self.labels, self._scores = self._best(self._rows, self.centres)
+                self.labels, _ = self._best(self._rows, self.centres)
             else:
-                self.labels, self._scores = self._best_near()
+                self.labels = self._best_near()
             is_settled = bool((before == self.labels).all())
             if is_settled and (among_all or is_near_settled):
                 return
@@ -203,9 +209,9 @@ class _Training:
         moved[empty] = self._draw(int(empty.sum()))
         self.centres = moved
 
-    def _best_near(self) -> tuple[Labels, Matrix]:
-        """For each row the best of the centres that lie nearest to the one that it has, and its score."""
-        labels, scores = np.empty_like(self.labels), np.empty_like(self._scores)
+    def _best_near(self) -> Labels:
+        """For each row the best of the centres that lie nearest to the one that it has."""
+        labels = np.empty_like(self.labels)
         order, starts = _by_label(self.labels, self._lists)
         offsets = _offsets(self.centres, self._spherical)
 
@@ -220,11 +226,10 @@ class _Training:
                 found = self._rows[rows] @ self.centres[near].T
                 if offsets is not None:
                     found -= offsets[near]
-                best = found.argmax(axis=1)
-                labels[rows], scores[rows] = near[best], np.take_along_axis(found, best[:, None], axis=1)[:, 0]
+                labels[rows] = near[found.argmax(axis=1)]
 
         _share_out(score, range(0, self._lists, _CENTRES_AT_ONCE))
-        return labels, scores
+        return labels
 
     def _best(self, rows: Matrix, centres: Matrix) -> tuple[Labels, Matrix]:
         return _best(rows, centres, _offsets(centres, self._spherical))

@@ -122,12 +122,12 @@ class Learning:
         """The index on one of the copies, built if it is not there (any more)."""
         if form in self._benches:
             return self._benches[form]
-        progress = self.saying(f"building {form.label}")
+        progress, spare = self.saying(f"building {form.label}"), self.bench.spare
+        self._benches = {other: kept for other, kept in self._benches.items() if kept.table != spare}
         if self.centroids is not None and form.method is Method.IVFFLAT and form.lists is not None:
             bench = self.bench.build_from(form, self.centroids(form.lists), progress)
         else:
             bench = self.bench.build(form, progress)
-        self._benches = {other: kept for other, kept in self._benches.items() if kept.table != bench.table}
         self._benches[form] = bench
         return bench
 

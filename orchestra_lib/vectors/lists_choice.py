@@ -15,7 +15,7 @@ from orchestra_lib.vectors.forecast import feasible_lists
 from orchestra_lib.vectors.forms import Effort, Storage, ivfflat
 from orchestra_lib.vectors.geometry import Geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
-from orchestra_lib.vectors.kmeans import training_work
+from orchestra_lib.vectors.kmeans import training_work, usual_training_seconds
 from orchestra_lib.vectors.learning import Learning
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.nearest import Matrix
@@ -113,16 +113,15 @@ class ListsChoice:
 
     def _seconds_to_try(self, lists: int) -> float:
         """About how long it takes to train so many centroids, make the index and measure it."""
-        known = max(self._computed_seconds, default=None)
-        if known is None:
-            return 0.0
-        training = self._training_seconds(lists, known)
-        return _MARGIN * training + self.seconds_to_make(lists) + self._seconds_to_measure(lists)
+        return self._training_seconds(lists) + self.seconds_to_make(lists) + self._seconds_to_measure(lists)
 
-    def _training_seconds(self, lists: int, known: int) -> float:
-        """By those of the training of ``known`` lists; 0 where they came from the journal."""
+    def _training_seconds(self, lists: int) -> float:
+        """About how long it takes to train so many centroids, from the nearest training that was timed."""
+        known = min(self._computed_seconds, key=lambda other: abs(np.log(other / lists)), default=None)
+        if known is None:
+            return _MARGIN * usual_training_seconds(lists, self.rows, self._dimension)
         ratio = training_work(lists, self.rows) / training_work(known, self.rows)
-        return self._computed_seconds.get(known, 0.0) * ratio
+        return _MARGIN * self._computed_seconds[known] * ratio
 
     def _seconds_to_measure(self, lists: int) -> float:
         """By the curve: a p95 for every search is more than they take, and so is the margin."""
@@ -148,7 +147,11 @@ class ListsChoice:
         known.append(journal.index(lists, seed, lambda: virtual_index(self.geometry(), lists, seed)))
         if not journal.steps[-1].resumed:
             self._computed_seconds[lists] = journal.steps[-1].seconds
-        self.needs[lists] = need([self._validating(index) for index in known], self.learning.goals.recall_target)
+        self._find_needs(lists)
+
+    def _find_needs(self, lists: int) -> None:
+        validating = [self._validating(index) for index in self.indexes[lists]]
+        self.needs[lists] = need(validating, self.learning.goals.recall_target)
 
     def _validating(self, index: VirtualIndex) -> VirtualIndex:
         """For the queries that will say which probes suffice: those of an index that is made of these centroids."""
@@ -166,6 +169,8 @@ class ListsChoice:
                 f"centroids once more: {lists} lists, seed {seed}", lambda: virtual_index(geometry, lists, seed)
             )
             self.indexes[lists][0] = known
+            self._computed_seconds[lists] = self.learning.journal.steps[-1].seconds
+            self._find_needs(lists)  # of a sample, it need not be the one of the earlier run
         if known.centroids is None:
             raise DataError(f"the virtual index of {lists:,} lists has no centroids to make an index from")
         return known.centroids
@@ -195,6 +200,8 @@ class ListsChoice:
         if self.learning.journal.knows(f"measured: {form.label}"):
             return 0.0
         making = 0.0 if self.learning.is_made(form) else self.seconds_to_make(build.lists)
+        if self.indexes[build.lists][0].centroids is None:
+            making += self._training_seconds(build.lists)
         return making + self._seconds_to_measure(build.lists)
 
     def _possible(self) -> list[Forecast]:
@@ -256,7 +263,10 @@ class ListsChoice:
 
     def _measured(self, chosen: Forecast) -> Candidate:
         predicted = chosen.p95 if self.is_fitted else None
-        return self.learning.learn(ivfflat(chosen.lists), Effort(chosen.probes), predicted, is_known=True)
+        form = ivfflat(chosen.lists)
+        if not self.learning.journal.knows(f"measured: {form.label}"):
+            self._centroids(chosen.lists)
+        return self.learning.learn(form, Effort(self.needs[chosen.lists].probes), predicted, is_known=True)
 
     def run(self, present: tuple[Searchable, int] | None) -> None:
         """Survey, choose, build, fit; ``present`` is the live IVFFlat index and its lists, where there is one.
@@ -285,7 +295,7 @@ class ListsChoice:
         if looked_at and best(possible) is None:
             target = self.learning.goals.recall_target
             self.learning.skipped.append(
-                f"none of {', '.join(looked_at)} lists reaches recall {target} on the queries that tune"
+                f"none of {', '.join(looked_at)} lists reaches recall {target} on the queries that choose"
             )
 
     def _build_and_observe(self, chosen: Forecast) -> None:
@@ -363,7 +373,7 @@ class ListsChoice:
         for lists in options:
             if lists in self.indexes or 2 * lists > self.rows or not self.indexes:
                 continue
-            seconds = self._training_seconds(lists, max(self.indexes))
+            seconds = self._training_seconds(lists)
             is_for_later = share < 1 and seconds > share * self.learning.left_seconds()
             if not is_for_later and self.learning.has_room(f"computing what {lists:,} lists would do", seconds):
                 self.compute(lists)

@@ -1,12 +1,12 @@
 """An IVFFlat index with given centroids: the same pages that CREATE INDEX makes, without its k-means.
 
 pgvector takes no centroids from outside. But on a table that holds as many rows as the index has lists, k-means++ draws
-every row once and the mean of a single row is that row: the centroids are the rows. So the index is created on a table
-of nothing but centroids, these are deleted, and each row that is inserted then goes to the list of the nearest one, as
-rows of an insert always do. Sampling, k-means++ and the iterations on one core are what a build of many lists takes
-(https://github.com/pgvector/pgvector/blob/v0.8.5/src/ivfkmeans.c); inserting takes as many sessions as the server has
-workers for a build. It serves a table that may be filled anew, such as a tuning's copies; a live table has its rows
-already.
+every row once and the mean of a single row is that row: the centroids are the rows, up to rounding and as far as they
+differ. So the index is created on a table of nothing but centroids, these are deleted, and each row that is inserted
+then goes to the list of the nearest one, as rows of an insert always do. Sampling, k-means++ and the iterations on one
+core are what a build of many lists takes (https://github.com/pgvector/pgvector/blob/v0.8.5/src/ivfkmeans.c); inserting
+takes as many sessions as the server has workers for a build. It serves a table that may be filled anew, such as a
+tuning's copies; a live table has its rows already.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from orchestra_lib.vectors.kmeans import training_rows
 from orchestra_lib.vectors.nearest import Matrix
 
 _SECONDS_BETWEEN_WORDS = 0.5
-_PAIRS_AT_ONCE = 2_500_000  # of rows and lists in one statement: about a second, which an interrupt waits for
+_DISTANCES_AT_ONCE = 3_000_000  # in one statement: about a second, which an interrupt waits for
 _FEWEST_ROWS_AT_ONCE = 100
 _SECONDS_OF_A_DIMENSION = 2.2e-10  # 52 ns at 256, 380 at 1,536, where each centroid has a page of its own
-_TIMES_OF_K_MEANS = (1.2, 5.0)
+_DISTANCES_TO_LOAD = 200  # what sorting and writing a row is worth to CREATE INDEX
+_TIMES_OF_K_MEANS = (1.7, 7.0)
 """Distances that pgvector's k-means computes for each sampled row and list, k-means++ included. Measured from 1,536
 dimensions of the rehearsal's corpus, where it settles soon, to a sheet of 256 dimensions without clusters."""
 _TIMES_AMONG_CENTROIDS = 6  # k-means++ and two iterations, by one session of the two that insert
@@ -120,7 +121,8 @@ def _fill(
         raise DataError(f"the table {source} holds no row: there is nothing to fill {spec.table} with")
     rows, blocks, sessions = row
     lists = spec.form.lists or 1
-    parts = max(sessions, rows // max(_FEWEST_ROWS_AT_ONCE, _PAIRS_AT_ONCE // lists))
+    at_once = max(_FEWEST_ROWS_AT_ONCE, _DISTANCES_AT_ONCE // (lists + _DISTANCES_PER_ROW))
+    parts = max(sessions, rows // at_once)
     bounds = [blocks * part // parts for part in range(parts + 1)]
     waiting = deque(pairwise(bounds))
     statement = sql.SQL("INSERT INTO {} SELECT * FROM {} WHERE ctid >= %s::tid AND ctid < %s::tid").format(
@@ -149,7 +151,8 @@ def _fill(
                 progress(f"inserting, {parts - len(waiting):,} of {parts:,} parts")
         finally:
             waiting.clear()
-    of_a_pair = seconds / (rows * lists)
-    sampled, assigned = min(training_rows(lists), rows) * lists, rows * lists / sessions
-    least, most = (of_a_pair * (times * sampled + assigned) for times in _TIMES_OF_K_MEANS)
+    of_a_distance = seconds / (rows * (lists + _DISTANCES_PER_ROW))
+    sampled = min(training_rows(lists), rows) * lists
+    others = rows * lists / sessions + _DISTANCES_TO_LOAD * rows
+    least, most = (of_a_distance * (times * sampled + others) for times in _TIMES_OF_K_MEANS)
     return least, most

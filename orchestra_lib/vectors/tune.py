@@ -45,7 +45,7 @@ _EXACT_QUERIES, _FEW_EXACT_QUERIES = 30, 3
 _MOST_MS_OF_FEW = 2_000.0  # a table whose scan takes longer needs an index, however exactly that is timed
 _ROWS_FOR_SIZES = 50_000
 _CERTIFICATE_SECONDS = 5.0  # beside the load itself
-_TOLD_SHARE = 0.2  # of the time left, for telling what other numbers of lists would do; the rest at the end
+_TOLD_SHARE = 0.2  # of the time left, for each of those that are told of before other methods are tried
 _WORKERS_PER_QUERY = 4  # sessions that offer the load, for each query that is under way on average
 
 
@@ -97,7 +97,7 @@ def tune(
         fingerprint = table_fingerprint(connection, sql.Identifier(table))
     if not fingerprint.rows:
         raise DataError(f"the table {table} holds no row: there is nothing to tune for")
-    digest = question(fingerprint.digest, goals, queries)
+    digest = question(fingerprint.digest, goals, queries, parts)
     journal = TuningJournal(journal_path, digest)
     progress(f"copying {fingerprint.rows:,} rows to build on")
     own = queries.own_ids

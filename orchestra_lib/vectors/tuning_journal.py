@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from orchestra_lib.append_only import append_line, whole_lines
 from orchestra_lib.errors import RecordError
 from orchestra_lib.vectors.forms import Storage
-from orchestra_lib.vectors.goals import Goals, Queries
+from orchestra_lib.vectors.goals import Goals, Queries, Split
 from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.tuning import Step
 
@@ -33,12 +33,13 @@ _LAYOUT = 2  # of the lines; a new number makes old ones unused
 _NOT_PART_OF_THE_QUESTION = ("budget_seconds", "lists")
 
 
-def question(fingerprint: str, goals: Goals, queries: Queries) -> str:
+def question(fingerprint: str, goals: Goals, queries: Queries, parts: Split) -> str:
     """The digest (16 hexadecimal digits) of all that the answers depend on."""
     asked = {name: value for name, value in asdict(goals).items() if name not in _NOT_PART_OF_THE_QUESTION}
     digest = hashlib.sha256(json.dumps([_LAYOUT, fingerprint, asked], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(queries.vectors).tobytes())
     digest.update("\n".join(queries.own_ids or ()).encode())
+    digest.update(parts.validate.tobytes())
     return digest.hexdigest()[:16]
 
 

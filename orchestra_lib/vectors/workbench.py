@@ -82,7 +82,7 @@ class Workbench:
 
         Raises GateFailed when memory does not suffice, and whatever ``progress`` raises, after ending the build.
         """
-        table = self._spare()
+        table = self.spare
         self._make(table)
         return self._build_on(table, form, progress)
 
@@ -91,7 +91,7 @@ class Workbench:
 
         Its lists are those that the centroids make, and not those of another training. Raises as ``build`` does.
         """
-        spec = self._spec(self._spare(), form)
+        spec = self._spec(self.spare, form)
         made = build_seeded(self._address, spec, self.table, centroids, self._available_mib, progress)
         return Bench(
             spec.table,
@@ -141,7 +141,9 @@ class Workbench:
         """Let this index be the best so far: the next build leaves it alone."""
         self.best = bench
 
-    def _spare(self) -> str:
+    @property
+    def spare(self) -> str:
+        """The copy that the next build takes: the one that does not hold the best index."""
         _, first, second = self._names
         return second if self.best is not None and self.best.table == first else first
 

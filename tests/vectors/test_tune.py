@@ -80,6 +80,7 @@ def test_an_interrupt_keeps_what_was_learnt_and_later_runs_go_on_from_there(tune
     resumed = run()
     assert resumed.chosen is not None
     assert any(step.resumed and step.name.startswith("virtual index") for step in resumed.steps)
+    assert any(step.name.startswith("centroids once more") for step in resumed.steps), "a journal keeps none"
     again = run()
     assert again.chosen == resumed.chosen
     assert again.certificate == resumed.certificate, "the test queries are not touched a second time"

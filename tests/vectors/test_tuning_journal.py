@@ -11,7 +11,7 @@ from orchestra_lib.bench.statistics import Estimate
 from orchestra_lib.errors import RecordError
 from orchestra_lib.vectors.candidate import Candidate
 from orchestra_lib.vectors.forms import Effort, Storage, hnsw
-from orchestra_lib.vectors.goals import Goals, Queries
+from orchestra_lib.vectors.goals import Goals, Queries, split
 from orchestra_lib.vectors.ivf import VirtualIndex
 from orchestra_lib.vectors.tuning_journal import TuningJournal, question
 
@@ -52,15 +52,18 @@ def test_another_question_begins_anew(tmp_path):
 
 
 def test_the_question_is_the_content_the_goals_and_the_queries():
-    asked = question("f", GOALS, QUERIES)
-    assert question("f", replace(GOALS, budget_seconds=9.0, lists=(5,)), QUERIES) == asked, "what was measured stays"
+    parts = split(40)
+    asked = question("f", GOALS, QUERIES, parts)
+    stays = question("f", replace(GOALS, budget_seconds=9.0, lists=(5,)), QUERIES, parts)
+    assert stays == asked, "what was measured stays"
     others = [
-        question("g", GOALS, QUERIES),
-        question("f", replace(GOALS, recall_target=0.9), QUERIES),
-        question("f", GOALS, replace(QUERIES, own_ids=("a", "b", "c", "d"))),
-        question("f", GOALS, replace(QUERIES, vectors=2 * QUERIES.vectors)),
+        question("g", GOALS, QUERIES, parts),
+        question("f", replace(GOALS, recall_target=0.9), QUERIES, parts),
+        question("f", GOALS, replace(QUERIES, own_ids=("a", "b", "c", "d")), parts),
+        question("f", GOALS, replace(QUERIES, vectors=2 * QUERIES.vectors), parts),
+        question("f", GOALS, QUERIES, replace(parts, validate=parts.untested)),
     ]
-    assert len({asked, *others}) == 5
+    assert len({asked, *others}) == 6
 
 
 def test_a_step_that_fails_is_not_remembered(tmp_path):
