@@ -59,7 +59,7 @@ class Options:
     figures; None where it is not ours. ``load_seconds`` is how long a load runs for the certificate; ``certify`` False
     leaves the certificate to the caller, who has the test queries then. All others say which effort suffices then, and
     else a part of them: its wider interval is the margin that a certificate wants. ``told_lists`` are numbers of lists
-    that people ask about: they are computed at the end, where there is time, so that it can be told what they would do.
+    that people ask about: they are computed where there is time, so that it can be told what they would do.
     """
 
     methods: tuple[str, ...] = ("exact", "ivfflat", "hnsw", "scann")
