@@ -1,8 +1,9 @@
 """What one instance bears, and what it does with twice as much.
 
 Where the saturation point is, the goals say: a moment in which the machine was busy with something else looks like it.
-Twice of such a point is borne, nothing is refused, and nothing has been learnt. So it is looked for once more then. A
-service that refuses nothing at all fails as before, after the second time. What went wrong the first time counts.
+Twice of such a point is borne, next to nothing is refused, and nothing has been learnt. So it is looked for once more
+then. A service that refuses nothing at all fails as before, after the second time. What went wrong the first time
+counts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from orchestra_lib.api_load.saturation import Saturation, find_saturation
 from orchestra_lib.api_load.workload import Workload
 
 Say = Callable[[str], None]
+_FEWEST_REFUSED = 0.05
+"""Of the requests at twice the saturation point; half of them are more than the service can do."""
 
 
 def find_limit(workload: Workload, form: Form, progress: Say, note: Say) -> tuple[Saturation, Overload]:
@@ -25,11 +28,13 @@ def find_limit(workload: Workload, form: Form, progress: Say, note: Say) -> tupl
     Raises GateFailed when not even the lowest rate was borne.
     """
     saturated, overloaded = _attempt(workload, form, progress)
-    if overloaded.total.failed or any(seen.wrong for step in saturated.steps for seen in step.kinds):
+    during, total = overloaded.during, overloaded.total
+    went_wrong = total.failed > total.shed or any(seen.wrong for step in saturated.steps for seen in step.kinds)
+    if went_wrong or during.shed >= _FEWEST_REFUSED * during.requests:
         return saturated, overloaded
     note(
         f"at {overloaded.offered_per_second:.0f} requests a second, {FACTOR:g} times what was taken for the saturation "
-        f"point, none of {overloaded.during.requests:,} was refused: it was looked for once more"
+        f"point, {during.shed:,} of {during.requests:,} were refused: it was looked for once more"
     )
     return _attempt(workload, form, progress)
 

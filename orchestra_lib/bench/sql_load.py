@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from orchestra_lib.bench.prepared import Parameters, Prepared
 from orchestra_lib.bench.samples import Outcome, Worker
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import TargetUnreachable
@@ -34,7 +35,7 @@ class SqlRequests:
 
     address: Address
     statement: sql.Composable
-    parameters: Sequence[Sequence[Any] | Mapping[str, Any]]
+    parameters: Sequence[Parameters]
     settings: Mapping[str, str] = field(default_factory=dict)
     wanted_rows: int = 0
     time_limit_ms: float | None = None
@@ -67,10 +68,8 @@ class _Session:
 
     def __init__(self, requests: SqlRequests) -> None:
         self._requests = requests
-        statement = timed(requests.statement) if requests.server_time else requests.statement
+        self._statement = timed(requests.statement) if requests.server_time else requests.statement
         self._connection = self._open()
-        # Putting the statement together for every request would take longer than sending it.
-        self._statement = statement.as_bytes(self._connection)
 
     def _open(self) -> psycopg.Connection:
         connection = connect(self._requests.address, application_name="orchestra-load")
@@ -81,7 +80,7 @@ class _Session:
             connection.execute("LOAD 'vector'")  # before, the server takes any text for the extension's settings
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        self._cursor = connection.cursor(binary=True)
+        self._prepared = Prepared(connection, self._statement)
         return connection
 
     def warm_up(self) -> None:
@@ -104,7 +103,7 @@ class _Session:
 
     def _rows(self, number: int) -> list[tuple[Any, ...]]:
         parameters = self._requests.parameters[number % len(self._requests.parameters)]
-        return self._cursor.execute(self._statement, parameters, prepare=True).fetchall()
+        return self._prepared(parameters)
 
     def close(self) -> None:
         """End the session."""

@@ -9,7 +9,7 @@ https://www.postgresql.org/docs/current/sql-prepare.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from psycopg import sql
 
 from orchestra_lib.errors import DataError
 
+Run = Callable[[Mapping[str, Any]], list[tuple[Any, ...]]]
+"""Runs one prepared statement of a session with other parameters; gives its rows."""
 KEEP_THE_PLAN: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 """The setting under which a prepared statement is planned once, at its first execution."""
 
@@ -39,8 +41,9 @@ def pin(
     index: str,
     statement: sql.Composed,
     parameters: Mapping[str, Any],
+    run: Run,
 ) -> None:
-    """Prepare ``statement`` with a plan that scans ``index``.
+    """Have ``run``, which prepares ``statement``, prepare it with a plan that scans ``index``.
 
     The session must have KEEP_THE_PLAN. Raises DataError when the planner takes another index.
     """
@@ -52,7 +55,7 @@ def pin(
                 f"the planner takes {taken or 'no index'} where {index} was to answer: that one is not valid, is not "
                 "the youngest, or has not the operator class and the expression of the search"
             )
-        connection.cursor(binary=True).execute(statement, parameters, prepare=True).fetchall()
+        run(parameters)
 
 
 def check_pinned(

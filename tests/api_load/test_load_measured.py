@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from dataclasses import replace
 
@@ -95,7 +96,7 @@ def test_what_is_wrong_with_how_load_is_refused_is_told(workload, environment, b
     assert all(any(word in claim for claim in failed) for word in broken), failed
 
 
-@pytest.mark.parametrize(("limit", "refuses"), [(6, True), (10_000, False)])
+@pytest.mark.parametrize(("limit", "refuses"), [(20, True), (10_000, False)])
 def test_a_point_of_which_twice_is_borne_was_none_and_is_looked_for_once_more(
     workload, monkeypatch: pytest.MonkeyPatch, limit: int, refuses: bool
 ) -> None:
@@ -110,6 +111,26 @@ def test_a_point_of_which_twice_is_borne_was_none_and_is_looked_for_once_more(
     (note,) = notes
     assert "taken for the saturation point" in note
     assert "looked for once more" in note
+
+
+def test_a_point_of_which_twice_is_hardly_refused_was_none_either(workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The machine stood still for a moment, and what had come meanwhile was more than the service takes.
+    def with_a_stall(*given: object) -> Overload:
+        measured = overload(*given)  # type: ignore[arg-type]
+        if not found:
+            return measured
+        few = {"HTTP 503": measured.during.requests // 30}
+        return replace(
+            measured, during=replace(measured.during, failures=few), total=replace(measured.total, failures=few)
+        )
+
+    found, notes = [bears(60), bears(150)], []
+    monkeypatch.setattr(limit_module, "find_saturation", lambda *_: found.pop(0))
+    monkeypatch.setattr(limit_module, "overload", with_a_stall)
+    saturated, _ = find_limit(workload(**ONE_AT_A_TIME, LIMIT=20).learnt(), FORM, lambda _: None, notes.append)
+    assert saturated.holds_per_second == 150
+    (note,) = notes
+    assert re.search(r"point, [1-9]\d* of \d+ were refused", note)
 
 
 def test_a_point_of_which_twice_is_refused_is_the_one(workload, monkeypatch: pytest.MonkeyPatch) -> None:
