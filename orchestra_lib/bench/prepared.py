@@ -1,9 +1,9 @@
-"""A statement that a load's session asks again and again: prepared, parameters and rows in binary, nothing else.
+"""A statement that is measured: prepared once, asked again and again, parameters and rows in binary, nothing else.
 
-A cursor of psycopg works out anew with every request which statement it is, and waits in Python so that it can be
-interrupted. On the machine of the server that costs 40 us of processor time a request, which the server then lacks, and
-in the latency it looks like the server's. A load's worker is ended, never interrupted, so this one waits in libpq.
-Parameters and rows still go through psycopg's own adapters. https://www.psycopg.org/psycopg3/docs/api/pq.html
+A cursor of psycopg works out anew with every request which statement it is. On the machine of the server that costs 30
+to 40 us of processor time a request, which the server then lacks, and in a latency it looks like the server's.
+Parameters and rows go through psycopg's own adapters here, and it waits as psycopg does: an interrupt ends it, and the
+interpreter is free for other threads. https://www.psycopg.org/psycopg3/docs/api/pq.html
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
+from psycopg.generators import execute
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
@@ -34,7 +35,7 @@ class Prepared:
 
     def __init__(self, connection: psycopg.Connection, statement: sql.Composable) -> None:
         if not connection.autocommit:
-            raise ValueError("a load's session has to be in autocommit: nothing here begins or ends a transaction")
+            raise ValueError("the session has to be in autocommit: nothing here begins or ends a transaction")
         self._connection = connection
         self._transformer = Transformer(connection)
         self._keys: list[str | int] = []
@@ -63,19 +64,16 @@ class Prepared:
         return self._transformer.load_rows(0, answer.ntuples, tuple)
 
     def _prepare(self, types: tuple[int, ...]) -> bytes:
-        name = b"load_%d" % next(_numbers)
+        name = b"measured_%d" % next(_numbers)
         self._connection.pgconn.send_prepare(name, self._text, types)
         self._answer(ExecStatus.COMMAND_OK)
         self._names[types] = name
         return name
 
     def _answer(self, wanted: ExecStatus) -> PGresult:
-        session = self._connection.pgconn
-        answer = first = session.get_result()
-        while answer is not None:  # after a lost session's last word comes a second, which says less
-            answer = session.get_result()
-        if first is None:
-            raise psycopg.OperationalError("the server sent no answer")
-        if first.status != wanted:
-            raise error_from_result(first, self._connection.info.encoding)
-        return first
+        connection = self._connection
+        # Not libpq's own wait: it keeps the interpreter lock, and a connector's tunnel is a thread of this process.
+        answer: PGresult = connection.wait(execute(connection.pgconn))[0]
+        if answer.status != wanted:
+            raise error_from_result(answer, connection.info.encoding)
+        return answer

@@ -9,17 +9,16 @@ https://www.postgresql.org/docs/current/sql-prepare.html
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from orchestra_lib.bench.prepared import Prepared
 from orchestra_lib.errors import DataError
 
-Run = Callable[[Mapping[str, Any]], list[tuple[Any, ...]]]
-"""Runs one prepared statement of a session with other parameters; gives its rows."""
 KEEP_THE_PLAN: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
 """The setting under which a prepared statement is planned once, at its first execution."""
 
@@ -41,9 +40,9 @@ def pin(
     index: str,
     statement: sql.Composed,
     parameters: Mapping[str, Any],
-    run: Run,
+    run: Prepared,
 ) -> None:
-    """Have ``run``, which prepares ``statement``, prepare it with a plan that scans ``index``.
+    """Have ``run``, which is of ``statement``, prepared with a plan that scans ``index``.
 
     The session must have KEEP_THE_PLAN. Raises DataError when the planner takes another index.
     """

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from psycopg import sql
 
+from orchestra_lib.bench.prepared import Prepared
 from orchestra_lib.errors import DataError
 from orchestra_lib.vectors.forms import Effort, Form, Method
 from orchestra_lib.vectors.nearest import Matrix
-from orchestra_lib.vectors.pinned import KEEP_THE_PLAN, PlanLost, Run, check_pinned, index_of, pin
+from orchestra_lib.vectors.pinned import KEEP_THE_PLAN, PlanLost, check_pinned, index_of, pin
 from orchestra_lib.vectors.truth import Truth
 
 _PASSES = 3
@@ -91,25 +92,12 @@ Ask = Callable[..., tuple[tuple[str, ...], float]]
 """Runs one query: takes its vector and, where there are filters, their values; gives ids and milliseconds."""
 
 
-def by_cursor(connection: psycopg.Connection, statement: sql.Composable) -> Run:
-    """Runs the statement by a cursor of psycopg, which an interrupt ends."""
-    text = statement.as_bytes(connection)  # putting it together for every query would be timed with the query
-    cursor = connection.cursor(binary=True)
-    return lambda parameters: cursor.execute(text, parameters, prepare=True).fetchall()
-
-
 @contextmanager
-def searching(
-    connection: psycopg.Connection,
-    target: Searchable,
-    effort: Effort,
-    runner: Callable[[psycopg.Connection, sql.Composable], Run] = by_cursor,
-) -> Iterator[Ask]:
+def searching(connection: psycopg.Connection, target: Searchable, effort: Effort) -> Iterator[Ask]:
     """Inside, the session searches as the application's do; yields what runs one query: its ids and milliseconds.
 
-    ``runner`` makes what runs the statement in the session. Raises DataError when the server does not have the settings
-    that were made, or when the index that ``target.only`` names cannot answer; PlanLost at the end when it did not
-    answer all of the queries.
+    Raises DataError when the server does not have the settings that were made, or when the index that ``target.only``
+    names cannot answer; PlanLost at the end when it did not answer all of the queries.
     """
     # The effort is part of a plan's cost, and a prepared statement keeps its plan: each effort gets one of its own.
     # Else the plan of the first one would be timed for all of them, and another one be told.
@@ -120,7 +108,7 @@ def searching(
         settings |= KEEP_THE_PLAN
     last: dict[str, object] = {}
     with session(connection, settings):
-        run = runner(connection, statement)
+        run = Prepared(connection, statement)
 
         def ask(query: NDArray[np.float32], values: Sequence[str] = ()) -> tuple[tuple[str, ...], float]:
             parameters = target.parameters(query, values)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import psycopg
 
-from orchestra_lib.bench.prepared import Prepared
 from orchestra_lib.bench.samples import Outcome, Worker
 from orchestra_lib.database import Address, connect
 from orchestra_lib.vectors.forms import Effort
@@ -36,7 +35,7 @@ class Searches:
         """Open a session and prepare the search in it. Raises TargetUnreachable, and what the server refuses."""
         with (
             connect(self.address, application_name="orchestra-load") as connection,
-            searching(connection, self.target, self.effort, Prepared) as ask,
+            searching(connection, self.target, self.effort) as ask,
         ):
 
             def work(number: int) -> Outcome:
