@@ -17,6 +17,7 @@ from orchestra_lib.vectors.geometry import Geometry
 from orchestra_lib.vectors.ivf import VirtualIndex, virtual_index
 from orchestra_lib.vectors.kmeans import training_work, usual_training_seconds
 from orchestra_lib.vectors.learning import Learning
+from orchestra_lib.vectors.measured import timing_passes
 from orchestra_lib.vectors.memory import ivfflat_build_memory
 from orchestra_lib.vectors.nearest import Matrix
 from orchestra_lib.vectors.pages import PAGE_BYTES, centroid_pages, index_pages, rows_per_page
@@ -41,7 +42,6 @@ _FEWEST_FOR_A_CURVE = 2
 _MOST_BY_THE_CURVE = 4
 _MOST_BUILDS = 2
 _MARGIN = 1.2  # times what is expected to take so long
-_PASSES = 3  # over the queries: the effort that was foretold is confirmed, then timed
 _SEARCHES_OBSERVED = 9 * _OBSERVED_QUERIES
 _FEWEST_OBSERVED = 3  # lists: fewer cannot be searched with different numbers of probes
 
@@ -127,7 +127,9 @@ class ListsChoice:
         """By the curve: a p95 for every search is more than they take, and so is the margin."""
         expected = curve(self._possible(), self.model, self._dimension)
         p95_ms = float(expected(np.array([float(lists)]))[0]) if expected else 0.0
-        return (_PASSES * len(self.learning.parts.validate) + _SEARCHES_OBSERVED) * p95_ms / 1e3
+        queries = len(self.learning.parts.validate)
+        # The effort that was foretold is confirmed by a pass, and then timed.
+        return (1 + timing_passes(queries)) * queries * p95_ms / 1e3
 
     @property
     def _dimension(self) -> int:
@@ -237,7 +239,7 @@ class ListsChoice:
                 )
             return list(found)
 
-        self.observations += self.learning.journal.once(f"observed: {label}", list[Observation], work)
+        self.observations += self.learning.journal.once(_observed(label), list[Observation], work)
         self.model = fit(self.observations, rows_of_centroid_page(dimension))
 
     def predicted(self, lists: int) -> Candidate:
@@ -299,9 +301,12 @@ class ListsChoice:
             )
 
     def _build_and_observe(self, chosen: Forecast) -> None:
-        form, learning = self.build(chosen).form, self.learning
-        if chosen.lists >= _FEWEST_OBSERVED:
-            self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, form.label)
+        learning, built = self.learning, self.build(chosen)
+        form, label = built.form, built.form.label
+        known = learning.journal.knows(_observed(label))
+        seconds = 0.0 if known else _SEARCHES_OBSERVED * built.best_p95_ms / 1e3
+        if chosen.lists >= _FEWEST_OBSERVED and learning.has_room(f"timing what {label} reads", seconds):
+            self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, label)
 
     def error_of_p95(self) -> float | None:
         """How far the measured server times of the indexes that were built lie from the model, at their p95."""
@@ -384,3 +389,7 @@ class ListsChoice:
 
     def _is_built(self, lists: int) -> bool:
         return ivfflat(lists) in self.learning.candidates
+
+
+def _observed(label: str) -> str:
+    return f"observed: {label}"

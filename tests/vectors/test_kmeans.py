@@ -16,6 +16,12 @@ from orchestra_lib.vectors.projection import principal_axes
 CONVERGED = 500
 
 
+def until_nothing_moves(*given, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kmeans, "_SETTLED", 0)
+        return train(*given, **options, iterations=CONVERGED)
+
+
 def blobs(count, dimension, seed, clusters=8):
     rng = np.random.default_rng(seed)
     centres = 3 * rng.standard_normal((clusters, dimension))
@@ -29,7 +35,7 @@ def blobs(count, dimension, seed, clusters=8):
 def test_a_converged_training_is_a_fixed_point_of_lloyds_iteration(seed, count, lists, spherical):
     rows = blobs(count, 12, seed)
     rows = directions(rows) if spherical else rows
-    trained = train(rows, lists, spherical=spherical, seed=seed, iterations=CONVERGED)
+    trained = until_nothing_moves(rows, lists, spherical=spherical, seed=seed)
     distances = np.linalg.norm(rows[:, None].astype(np.float64) - trained.centroids[None], axis=2)
     assert (distances[np.arange(count), trained.labels] <= distances.min(axis=1) + 1e-5).all(), (
         "each row is in its nearest"
@@ -44,7 +50,7 @@ def test_a_converged_training_is_a_fixed_point_of_lloyds_iteration(seed, count, 
 def test_looking_near_a_rows_centre_ends_at_a_fixed_point_as_well(spherical):
     rows = blobs(4_000, 12, 3, clusters=60)
     rows = directions(rows) if spherical else rows
-    trained = train(rows, kmeans._FEW_LISTS + 44, spherical=spherical, seed=1, iterations=CONVERGED)
+    trained = until_nothing_moves(rows, kmeans._FEW_LISTS + 44, spherical=spherical, seed=1)
     assert (assign(rows, trained.centroids, spherical=spherical) == trained.labels).all()
 
 
@@ -52,12 +58,29 @@ def test_looking_near_a_rows_centre_makes_lists_as_close_as_looking_at_all(monke
     rows = directions(blobs(8_000, 16, 3, clusters=400))
 
     def closeness():
-        found = [train(rows, 500, spherical=True, seed=seed) for seed in range(3)]
+        found = [until_nothing_moves(rows, 500, spherical=True, seed=seed) for seed in range(3)]
         return np.mean([np.vecdot(rows, one.centroids[one.labels]) for one in found])
 
     near = closeness()
     monkeypatch.setattr(kmeans, "_FEW_LISTS", 500)
     assert 1 - near == pytest.approx(1 - closeness(), rel=0.01)
+
+
+def test_it_ends_when_hardly_a_row_moves_and_is_as_good_as_if_it_had_gone_on(monkeypatch):
+    rows = directions(blobs(8_000, 16, 3, clusters=400))
+    moves = []
+    monkeypatch.setattr(
+        kmeans._Training, "_move", lambda self, move=kmeans._Training._move: (moves.append(1), move(self))
+    )
+
+    def distance(train_):
+        found = [train_(rows, 1_000, spherical=True, seed=seed) for seed in range(3)]
+        return np.mean([1 - np.vecdot(rows, one.centroids[one.labels]) for one in found]), len(moves)
+
+    early, few = distance(train)
+    converged, all_ = distance(until_nothing_moves)
+    assert few < (all_ - few) / 2
+    assert early == pytest.approx(converged, rel=0.01)
 
 
 def test_first_centres_are_drawn_by_the_square_of_their_distance():
