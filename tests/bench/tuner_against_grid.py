@@ -14,22 +14,23 @@ its passes and the truth. The tuner is given a share of the grid's time for its 
 nothing) the time that the tuner took. Nobody tries other methods (HNSW, halfvec) and nobody certifies: the tuner can do
 both, in time of its own, and a grid would have to be made for each.
 
-2026-11-26, 2 cores of an AMD EPYC with the machine to itself, one run each (c34ecc9 and the commit before it). Ratios
-of p95 and of seconds to the grid's, of p95 to TPE's; "-" where TPE found nothing that reaches the recall:
+2026-11-26, 2 cores of an AMD EPYC with the machine to itself, one run each. Ratios of p95 and of seconds to the grid's,
+of p95 to TPE's; "-" where TPE found nothing that reaches the recall. MiniLM's of c34ecc9, a day's work earlier:
 
-    topics,  10,000 x 256, 400 queries     0.91  0.07 (1.1 of 16 s)   0.53
-    topics, 100,000 x 256, 600 queries     1.05  0.05 (14 of 301 s)   0.38
-    sheet,  100,000 x 256, 600 queries     0.79  0.08 (26 of 310 s)   -
+    topics,  10,000 x 256, 400 queries     0.80  0.07 (1.3 of 20 s)   0.54
+    topics, 100,000 x 256, 600 queries     1.01  0.06 (18 of 325 s)   0.34
+    sheet,  100,000 x 256, 600 queries     0.84  0.09 (37 of 400 s)   -
     all-MiniLM-L6-v2, 38,400 x 384, 600    0.83  0.10 (12 of 123 s)   -
-    corpus,   8,604 x 1,536, 600, --share 0.2   0.89  0.22 (13 of 59 s)   0.38
+    corpus,   8,604 x 1,536, 600, --share 0.15  0.88  0.16 (11 of 72 s)   -
+    corpus,   8,604 x 1,536, 600                1.55  0.12 (9 of 75 s)    -
 
-On the corpus a tenth is 6 s, and the tuner then says that nothing could be measured in that time: to train, make and
-measure one index of the lists that it takes there is 6 s in itself. The grid takes so little there that it is no loss.
+On the corpus to build the grid's best alone, 1,484 lists by CREATE INDEX, takes 0.14 to 0.16 of the grid. Given a tenth
+the tuner takes the most lists that it can make and measure in it, and says what it had no time for. The grid takes so
+little there that it is no loss.
 
-K-means begins at random. Built once more, by CREATE INDEX, the choice for the embeddings found 0.945 [0.932, 0.957] of
-0.95 and that for the corpus 0.948 [0.935, 0.958] on the queries that nobody had: what serves is certified as it stands,
-with more effort where it needs that. Before that day's indexes from given centroids (decision 25) the tuner took 0.31
-and 0.53 of the grid's time on the two families, most of it for the one build of its choice.
+K-means begins at random. Built once more, by CREATE INDEX, a choice for the embeddings found 0.945 [0.932, 0.957] of
+0.95 and one for the corpus 0.948 [0.935, 0.958] on the queries that nobody had: what serves is certified as it stands,
+with more effort where it needs that.
 """
 
 from __future__ import annotations
