@@ -13,13 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestra_lib.api_load.forms import Form
-from orchestra_lib.api_load.overload import FACTOR, Overload, overload
+from orchestra_lib.api_load.overload import FACTOR, FEWEST_REFUSED, Overload, overload
 from orchestra_lib.api_load.saturation import Saturation, find_saturation
 from orchestra_lib.api_load.workload import Workload
 
 Say = Callable[[str], None]
-_FEWEST_REFUSED = 0.05
-"""Of the requests at twice the saturation point; half of them are more than the service can do."""
 
 
 def find_limit(workload: Workload, form: Form, progress: Say, note: Say) -> tuple[Saturation, Overload]:
@@ -29,8 +27,9 @@ def find_limit(workload: Workload, form: Form, progress: Say, note: Say) -> tupl
     """
     saturated, overloaded = _attempt(workload, form, progress)
     during, total = overloaded.during, overloaded.total
-    went_wrong = total.failed > total.shed or any(seen.wrong for step in saturated.steps for seen in step.kinds)
-    if went_wrong or during.shed >= _FEWEST_REFUSED * during.requests:
+    wrong_answers = any(seen.wrong for step in saturated.steps for seen in step.kinds)
+    went_wrong = wrong_answers or total.failed > total.shed or overloaded.recovery_seconds is None
+    if went_wrong or during.shed >= FEWEST_REFUSED * during.requests:
         return saturated, overloaded
     note(
         f"at {overloaded.offered_per_second:.0f} requests a second, {FACTOR:g} times what was taken for the saturation "

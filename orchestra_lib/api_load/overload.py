@@ -20,6 +20,8 @@ from orchestra_lib.errors import GateFailed
 
 FACTOR, CALM_SHARE = 2.0, 0.5
 """Of the saturation point: the overload, and the calm before and after it."""
+FEWEST_REFUSED = 0.05
+"""Of the requests at twice the saturation point, half of which are more than it can do: with fewer it was not twice."""
 _MOST_IN_FLIGHT = 2_048
 _WINDOW_SECONDS, _STEP_SECONDS, _WITHIN = 1.0, 0.1, 0.95
 

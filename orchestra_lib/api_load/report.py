@@ -9,11 +9,12 @@ answer is wrong, and how load is refused, is judged everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from orchestra_lib.api_load.cold_start import FirstRequests
 from orchestra_lib.api_load.in_flight import Sweep
-from orchestra_lib.api_load.overload import CALM_SHARE, FACTOR, Overload
+from orchestra_lib.api_load.overload import CALM_SHARE, FACTOR, FEWEST_REFUSED, Overload
 from orchestra_lib.api_load.rates import AtRate, RatesMeasured
 from orchestra_lib.api_load.saturation import LARGEST_FAILED_SHARE, Saturation
 from orchestra_lib.api_load.seen import Seen
@@ -124,7 +125,7 @@ def overload_evidence(found: Overload, source: Source) -> tuple[Evidence, ...]:
             source,
             during.shed,
             "requests",
-            Bound(">", 0),
+            Bound(">=", max(1, math.ceil(FEWEST_REFUSED * during.requests))),
             note=f"of {during.requests:,} at {found.offered_per_second:.0f}/s; the generator's own lag "
             f"{found.generator_lag_p95_ms} ms; {where_text(found.environment)}",
         ),

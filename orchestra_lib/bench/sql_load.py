@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from orchestra_lib.bench.prepared import Parameters, Prepared
+from orchestra_lib.bench.prepared import Parameters, PreparedStatement
 from orchestra_lib.bench.samples import Outcome, Worker
 from orchestra_lib.database import Address, connect
 from orchestra_lib.errors import TargetUnreachable
@@ -80,7 +80,7 @@ class _Session:
             connection.execute("LOAD 'vector'")  # before, the server takes any text for the extension's settings
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        self._prepared = Prepared(connection, self._statement)
+        self._prepared = PreparedStatement(connection, self._statement)
         return connection
 
     def warm_up(self) -> None:

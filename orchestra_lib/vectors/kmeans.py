@@ -9,6 +9,7 @@ anew, as pgvector does (https://github.com/pgvector/pgvector/blob/v0.8.5/src/ivf
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ ITERATIONS = 12
 _SETTLED = 0.01
 """Share of the rows: where no more change their centre, the rest moves recall curves less than another seed does."""
 _WHOLE_EVERY = 6  # iterations: the others look for a row's centre near the one that it has
+_ITERATIONS_PER_E_FOLD = 2.4  # of the rows per list
 _NEAR = 64  # centres that are looked at then
 _NEAR_IS_WORTH = 600  # centres of an iteration that looks at all, on 2 cores of an AMD EPYC
 _SECONDS_OF_A_DIMENSION = 1.3e-11  # of a distance in a matrix product
@@ -58,12 +60,19 @@ def training_rows(lists: int) -> int:
 
 
 def training_work(lists: int, rows: int) -> float:
-    """How much ``train`` has to do for so many lists of a table, in distances: to compare two trainings' times.
+    """About how much ``train`` has to do for so many lists of a table, in distances: to compare two trainings' times.
 
     The first choice is one comparison of every row with every centre, and so is each iteration that looks at all.
     """
-    whole = 1 + ITERATIONS // _WHOLE_EVERY
-    return min(training_rows(lists), rows) * (whole * lists + (ITERATIONS + 1 - whole) * min(lists, _NEAR_IS_WORTH))
+    trained_on = min(training_rows(lists), rows)
+    iterations = _usual_iterations(trained_on / lists)
+    whole = 2 + (iterations - 1) // _WHOLE_EVERY
+    return trained_on * (whole * lists + (iterations + 1 - whole) * min(lists, _NEAR_IS_WORTH))
+
+
+def _usual_iterations(rows_per_list: float) -> int:
+    """After how many hardly a row moves, counted on the corpus and two synthetic families with 6 to 250 rows a list."""
+    return max(2, min(ITERATIONS, math.ceil(_ITERATIONS_PER_E_FOLD * math.log(max(rows_per_list, 1.0)))))
 
 
 def usual_training_seconds(lists: int, rows: int, dimension: int) -> float:

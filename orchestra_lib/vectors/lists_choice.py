@@ -303,9 +303,11 @@ class ListsChoice:
     def _build_and_observe(self, chosen: Forecast) -> None:
         learning, built = self.learning, self.build(chosen)
         form, label = built.form, built.form.label
+        if chosen.lists < _FEWEST_OBSERVED:
+            return
+        seconds = _SEARCHES_OBSERVED * built.best_p95_ms / 1e3
         known = learning.journal.knows(_observed(label))
-        seconds = 0.0 if known else _SEARCHES_OBSERVED * built.best_p95_ms / 1e3
-        if chosen.lists >= _FEWEST_OBSERVED and learning.has_room(f"timing what {label} reads", seconds):
+        if known or learning.has_room(f"timing what {label} reads", seconds):
             self.observe(lambda: learning.bench.searchable(learning.built(form)), chosen.lists, label)
 
     def error_of_p95(self) -> float | None:

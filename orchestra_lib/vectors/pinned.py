@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from orchestra_lib.bench.prepared import Prepared
+from orchestra_lib.bench.prepared import PreparedStatement
 from orchestra_lib.errors import DataError
 
 KEEP_THE_PLAN: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan"}
@@ -40,7 +40,7 @@ def pin(
     index: str,
     statement: sql.Composed,
     parameters: Mapping[str, Any],
-    run: Prepared,
+    run: PreparedStatement,
 ) -> None:
     """Have ``run``, which is of ``statement``, prepared with a plan that scans ``index``.
 

@@ -9,7 +9,7 @@ import pytest
 from pgvector import Vector
 from psycopg import sql
 
-from orchestra_lib.bench.prepared import Parameters, Prepared
+from orchestra_lib.bench.prepared import Parameters, PreparedStatement
 from orchestra_lib.database import connect
 
 
@@ -36,32 +36,59 @@ def statements(connection: psycopg.Connection) -> list[str]:
     ],
 )
 def test_rows_are_those_of_a_cursor(connection: psycopg.Connection, statement: str, parameters: Parameters) -> None:
-    asked = Prepared(connection, sql.SQL(statement))  # type: ignore[arg-type]
+    asked = PreparedStatement(connection, sql.SQL(statement))  # type: ignore[arg-type]
     cursor = connection.cursor(binary=True)
     assert asked(parameters) == asked(parameters) == cursor.execute(statement, parameters).fetchall()  # type: ignore[call-overload]
 
 
 def test_it_is_prepared_once_and_once_more_for_other_types(connection: psycopg.Connection) -> None:
-    asked = Prepared(connection, sql.SQL("SELECT %s"))
+    asked = PreparedStatement(connection, sql.SQL("SELECT %s"))
     assert [asked([value]) for value in (1, 2, "three", 4)] == [[(1,)], [(2,)], [("three",)], [(4,)]]
     assert statements(connection) == ["SELECT $1", "SELECT $1"]
-    Prepared(connection, sql.SQL("SELECT {}").format(sql.Placeholder("n")))({"n": 1})
+    PreparedStatement(connection, sql.SQL("SELECT -{}").format(sql.Placeholder("n")))({"n": 1})
     assert len(statements(connection)) == 3
 
 
 def test_a_failure_is_the_servers_and_the_session_goes_on(connection: psycopg.Connection) -> None:
-    asked = Prepared(connection, sql.SQL("SELECT 1 / %s"))
+    asked = PreparedStatement(connection, sql.SQL("SELECT 1 / %s"))
     with pytest.raises(psycopg.errors.DivisionByZero, match="division by zero"):
         asked([0])
     assert asked([1]) == [(1,)]
     with pytest.raises(psycopg.errors.UndefinedTable, match="nowhere"):
-        Prepared(connection, sql.SQL("SELECT * FROM nowhere"))([])
-    with pytest.raises(KeyError, match="missing"):
-        Prepared(connection, sql.SQL("SELECT %(missing)s"))({"other": 1})
+        PreparedStatement(connection, sql.SQL("SELECT * FROM nowhere"))([])
+    with pytest.raises(psycopg.ProgrammingError, match="gives no rows"):
+        PreparedStatement(connection, sql.SQL("SET work_mem = '8MB'"))([])
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "words"),
+    [
+        ("SELECT %(missing)s", {"other": 1}, "placeholder 'missing'"),
+        ("SELECT %s", [], "has 1 placeholders, not 0"),
+        ("SELECT %s", [1, 2], "has 1 placeholders, not 2"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(connection, statement, parameters, words):
+    with pytest.raises(psycopg.ProgrammingError, match=words):
+        PreparedStatement(connection, sql.SQL(statement))(parameters)
+
+
+def test_another_one_of_the_same_text_has_the_same_plan(connection: psycopg.Connection) -> None:
+    for value in (1, 2):
+        PreparedStatement(connection, sql.SQL("SELECT %s"))([value])
+    assert statements(connection) == ["SELECT $1"]
+
+
+def test_what_was_deallocated_is_prepared_again(connection: psycopg.Connection) -> None:
+    asked = PreparedStatement(connection, sql.SQL("SELECT %s"))
+    asked([1])
+    connection.execute("DEALLOCATE ALL")
+    assert asked([2]) == [(2,)]
+    assert statements(connection) == ["SELECT $1"]
 
 
 def test_a_lost_session_is_told(connection: psycopg.Connection, pair) -> None:
-    asked = Prepared(connection, sql.SQL("SELECT %s"))
+    asked = PreparedStatement(connection, sql.SQL("SELECT %s"))
     asked([1])
     with psycopg.connect(pair.target, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
@@ -75,4 +102,4 @@ def test_a_lost_session_is_told(connection: psycopg.Connection, pair) -> None:
 def test_a_session_in_transactions_is_refused(connection: psycopg.Connection) -> None:
     connection.autocommit = False
     with pytest.raises(ValueError, match="autocommit"):
-        Prepared(connection, sql.SQL("SELECT 1"))
+        PreparedStatement(connection, sql.SQL("SELECT 1"))
