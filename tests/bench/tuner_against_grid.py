@@ -21,8 +21,8 @@ of p95 to TPE's; "-" where TPE found nothing that reaches the recall. MiniLM's o
     topics, 100,000 x 256, 600 queries     1.01  0.06 (18 of 325 s)   0.34
     sheet,  100,000 x 256, 600 queries     0.84  0.09 (37 of 400 s)   -
     all-MiniLM-L6-v2, 38,400 x 384, 600    0.83  0.10 (12 of 123 s)   -
-    corpus,   8,604 x 1,536, 600, --share 0.15  0.88  0.16 (11 of 72 s)   -
-    corpus,   8,604 x 1,536, 600                1.55  0.12 (9 of 75 s)    -
+    corpus,   8,604 x 1,536, 600, --share 0.15  0.88, 0.96  0.16, 0.17 (11 to 12 of 71 s)   -
+    corpus,   8,604 x 1,536, 600                1.55, 1.82  0.12, 0.14 (9 to 11 of 73 s)    -
 
 On the corpus to build and measure the grid's best alone, 1,484 lists by CREATE INDEX, takes 0.15 to 0.18 of the grid.
 Given a tenth the tuner takes the most lists that it expects to make and measure in it, and says what it had no time
