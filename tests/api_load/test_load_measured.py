@@ -155,6 +155,14 @@ def test_what_went_wrong_is_not_measured_away(workload, monkeypatch: pytest.Monk
     assert rows["answers 2xx that were wrong at 2 times the saturation point"] is Verdict.FAIL
 
 
+def test_an_instance_that_does_not_come_back_is_not_measured_away(workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, notes = [bears(20), bears(150)], []
+    monkeypatch.setattr(limit_module, "find_saturation", lambda *_: found.pop(0))
+    monkeypatch.setattr(limit_module, "overload", lambda *given: replace(overload(*given), recovery_seconds=None))
+    saturated, overloaded = find_limit(workload(**ONE_AT_A_TIME).learnt(), FORM, lambda _: None, notes.append)
+    assert (saturated.holds_per_second, overloaded.recovery_seconds, notes) == (20, None, [])
+
+
 def test_nothing_is_doubled_that_is_nothing(workload):
     with pytest.raises(GateFailed, match="the API bears no rate that was offered"):
         overload(workload(**ONE_AT_A_TIME), bears(0), FORM)
