@@ -132,6 +132,32 @@ def test_what_was_measured_is_not_said_to_have_had_no_time(tuned, monkeypatch):
     assert not [reason for reason in found.skipped if reason.startswith(found.chosen.form.label)]
 
 
+def test_what_an_index_reads_is_timed_where_there_is_time_and_remembered(tuned, monkeypatch):
+    _, run, _ = tuned
+    options = replace(LISTS_ONLY, certify=False)
+    build = ListsChoice.build
+
+    def build_to_the_end(self, chosen):
+        built = build(self, chosen)
+        self.learning.deadline = 0.0
+        return built
+
+    def with_no_time_left():
+        with monkeypatch.context() as patch:
+            patch.setattr(ListsChoice, "build", build_to_the_end)
+            found = run(options=options)
+        return found, [reason for reason in found.skipped if reason.startswith("timing what")]
+
+    found, left_out = with_no_time_left()
+    assert found.chosen.reaches
+    assert found.model is None
+    assert len(left_out) == 1
+    assert run(options=options).model is not None
+    found, left_out = with_no_time_left()
+    assert found.model is not None
+    assert not left_out, "what is known takes no time"
+
+
 def test_where_the_exact_scan_is_quick_no_index_is_needed(tuned):
     _, run, _ = tuned
     found = run(replace(GOALS, p95_ms=5_000.0), replace(LISTS_ONLY, methods=("exact", "ivfflat", "hnsw")))
